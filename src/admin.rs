@@ -1,14 +1,15 @@
 //! The API and the console of platform operators.
 //!
-//! Invariants: every path that names a team needs a token or its session, and tokens are compared in constant time;
-//! metrics are open and contain no personal data; an order that has begun runs to its end, and the audit log has its
-//! intent before it begins and its result after it has ended.
+//! Invariants: every path below `/v1/` needs a token, or a session that a token opened, and tokens are compared in
+//! constant time; metrics need no token and contain no personal data; an order that has begun runs to its end, and the
+//! audit log has its intent before it begins and its result after it has ended.
 //!
-//! `operations` declares every path with its description. `router` makes a service from them, and `openapi` makes a
-//! document. `context` holds the shared parts of handlers, and `answer` is the shape of every answer. `nodes` shows the
-//! nodes and their `alarms`, which `node_watch` makes from `facts` and publishes; `live` follows the access log.
-//! `callbacks`, `erasures`, `keys`, `order_routes` and `usage` handle the paths, `auth` and `tokens` check tokens,
-//! `audit` runs orders and records them, `orders` is the data that they change.
+//! `operations` declares every path with its description. `router` serves these paths, and `openapi` makes the document
+//! that describes them. `context` holds the shared parts of handlers, and `answer` is the shape of every answer.
+//! `nodes` shows the nodes and their `alarms`. `node_watch` makes the alarms from `facts`, and publishes them. `live`
+//! follows the access log. `callbacks`, `erasures`, `keys`, `order_routes`, `unknown_calls` and `usage` handle the
+//! paths. `auth` and `tokens` check tokens. `audit` runs orders and records them, and `orders` has the parts that
+//! orders change.
 
 mod alarms;
 mod answer;

@@ -1,7 +1,7 @@
 //! The composition root: the only part that wires other parts together.
 //!
-//! [`run`] is a process that serves; [`App::start`] starts a gateway stage by stage, and [`App::shutdown`] drains it in
-//! the order of its stages.
+//! [`run`] runs a process that serves. [`App::start`] starts a gateway stage by stage, and [`App::shutdown`] drains the
+//! gateway in the order of its stages.
 
 pub mod backup;
 mod environment;

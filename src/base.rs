@@ -1,4 +1,4 @@
-//! Tools with no opinion about Iluma: time, tasks, names, JSON, bodies, key material, one database file.
+//! Tools that know nothing about Iluma: time, tasks, names, JSON, bodies, key material, one database file.
 
 pub mod auth_failures;
 pub mod bounded_body;

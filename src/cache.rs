@@ -1,7 +1,7 @@
 //! Stored answers of Iluma: in this process, on disk, and in Redis.
 //!
-//! [`Cache`] is the entry point: memory (L1), a file or Redis (L2), the lease of a call over all nodes, purges.
-//! [`SingleFlight`] collapses identical requests in this process.
+//! [`Cache`] is the entry point. It combines memory (L1), a file or Redis (L2), the leases that let one node make a
+//! call, and purges. [`SingleFlight`] collapses identical requests in this process.
 
 mod change_log;
 mod disk_cache;

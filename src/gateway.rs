@@ -1,9 +1,9 @@
-//! The request path: from a request's head to its answer, on one screen.
+//! The request path: every stage from a request's head to its answer.
 //!
-//! `Gateway::handle` writes one log line for each request, `serve` is its stages, and each kind of route has a handler
-//! in a file of its own. Invariants: every request is logged once (`request_log`); nothing is sent to Iluma for a
-//! request that was not authenticated and admitted (except health, which carries no credential); a call that may be
-//! charged is finished once its request was sent completely, even if the client has left.
+//! `Gateway::handle` writes one log line for each request. `serve` runs the stages of a request. Each kind of route has
+//! a handler in a file of its own. Invariants: every request is logged once (`request_log`); nothing is sent to Iluma
+//! for a request that was not authenticated and admitted (except health, which carries no credential); a call that may
+//! be charged is finished once its request was sent completely, even if the client has left.
 
 mod allowance;
 mod authentication;
@@ -132,7 +132,7 @@ impl Gateway {
     }
 }
 
-/// Serves one request: route, authentication, admission, handler.
+/// Serves one request in four stages: route, authentication, admission, handler.
 async fn serve(
     gateway: &Arc<Gateway>,
     config: &Arc<RuntimeConfig>,
@@ -174,7 +174,7 @@ async fn serve(
     config.permit(tenant, request.method(), &route)?;
     let is_own_api = route.kind == Kind::OwnApi;
     log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
-    // This row stores no answers, so `only-if-cached` has none to return.
+    // Answers of this kind of row are never cached, so a request with `only-if-cached` is refused.
     if route.kind.is_always_sent() && Directives::of(request.headers()).only_if_cached {
         return Err(Rejection::OnlyIfCached);
     }

@@ -36,10 +36,10 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gat
 /// The reason why a request gets no answer from upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The path has no normal form.
+    /// The path is malformed, or servers may read it as another path.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// The request names no host, or more than one.
+    /// The request names no host, more than one host, or a malformed host.
     #[error(transparent)]
     Host(#[from] HostError),
     /// The request has no valid key.
@@ -51,10 +51,10 @@ pub enum Rejection {
         documented("callback")
     )]
     Forbidden,
-    /// The team's own API has no such path.
+    /// The gateway's own API has no such method and path.
     #[error("the gateway's own API has no such method and path; it has {}", documented("_gateway"))]
     UnknownOwnPath,
-    /// Too many wrong keys came from the client's address.
+    /// Too many wrong keys came from the client's address. The client must wait for this time.
     #[error("too many wrong API keys came from this address: wait for retry-after; a valid key is never refused")]
     TooManyFailures(Duration),
     /// The portal's sessions can't be read or written.
@@ -72,10 +72,10 @@ pub enum Rejection {
     /// The body of a team's order about its key is malformed.
     #[error("the body must be empty, or {{\"grace\":\"24h\"}} with a time span of at most a year")]
     Grace,
-    /// The tenant's `routes` do not include the row.
+    /// The tenant's `routes` do not include this row of the route table.
     #[error("this API key may not use this route; platform operations can add it to the routes of the team")]
     RouteNotAllowed,
-    /// No row matches the path.
+    /// No row of the route table matches the method and the path.
     #[error(
         "the gateway does not know this method and path; platform operations can allow it by upstream.unknown_routes \
          or by an entry in routes"
@@ -99,7 +99,7 @@ pub enum Rejection {
     /// The call to upstream failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The circuit is open because upstream fails: nothing is sent for this time.
+    /// The circuit is open because upstream fails. Nothing is sent until this time has passed.
     #[error("circuit open: Iluma is failing; nothing was sent, try again in {} s", whole_seconds(*.0))]
     CircuitOpen(Duration),
     /// The intent could not be written: a call without an intent is not sent.
@@ -169,7 +169,8 @@ impl Shape {
         match error {
             OrderError::Malformed(_) => Shape::invalid(Reason::MalformedRequest),
             OrderError::Type => Shape::invalid(Reason::UnknownCallbackType),
-            // Only an operator's order gets the last two: a team's order names no tenant, and deletes nothing.
+            // Only an operator's order gets `UnknownTenant` and `NotDead`: a team's order names no tenant, and deletes
+            // nothing.
             OrderError::NotFound | OrderError::UnknownTenant | OrderError::NotDead => {
                 Shape::not_found(Reason::NotFound)
             }
@@ -203,7 +204,7 @@ impl Shape {
         }
     }
 
-    /// Makes the shape of a 504, as for a call with an unknown outcome.
+    /// Returns the shape of a 504, such as for a call with an unknown outcome.
     const fn timed_out(reason: Reason) -> Self {
         Self(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", reason)
     }
@@ -289,13 +290,13 @@ impl Rejection {
         }
     }
 
-    /// Returns the limit that refused the request, if one did.
+    /// Returns the refusal of a limit; `None` if the request was rejected for another reason.
     #[must_use]
     pub const fn refusal(&self) -> Option<&Refusal> {
         if let Self::Refused(refusal) = self { Some(refusal) } else { None }
     }
 
-    /// Returns the response for the tenant. `contact` is named for problems that the tenant can't solve itself.
+    /// Returns the response for the tenant. A 401, 403 or 429 names `contact`, because the tenant may need help.
     #[must_use]
     pub fn into_response(self, contact: Option<&str>) -> Response<ReplyBody> {
         let Shape(status, code, reason) = self.shape();
@@ -345,16 +346,16 @@ pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<
     response
 }
 
-/// Replaces an error of Iluma whose encoding can't be decoded, because it can't be searched for secrets. Iluma's status
-/// stays.
+/// Builds the response that replaces an error of Iluma in an encoding that the gateway can't decode. Such an error
+/// can't be searched for secrets. Iluma's status stays.
 #[must_use]
 pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
     let message = "Iluma answered with an error in an encoding that can't be passed on";
     instead_of_upstreams(status, message, Reason::UnreadableError)
 }
 
-/// Replaces an error of Iluma about a record that the team is not known to own, because the text may be about another
-/// team's record. Iluma's status stays.
+/// Builds the response that replaces an error of Iluma about a record that the team is not known to own. Iluma's text
+/// may be about another team's record. Iluma's status stays.
 #[must_use]
 pub fn withheld_failure(status: StatusCode) -> Response<ReplyBody> {
     let message =
@@ -386,7 +387,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 /// The body of a reply.
 #[derive(Debug)]
 pub enum ReplyBody {
-    /// A body that is known whole; `None` once it was passed on.
+    /// A body that is known whole; `None` if it is empty, and once it was passed on.
     Full(Option<Bytes>),
     /// Upstream's body, as it arrives.
     Upstream(Box<AnswerBody>),

@@ -1,16 +1,21 @@
 //! Durable state, in SQLite or in Redis.
 //!
-//! It holds the owners of records, the received callbacks, their deliveries, the URLs that teams set, the answers that
-//! are kept for requests with an idempotency key, the keys and suspensions made by orders, and the sessions of people.
+//! It holds the owners of records, the received callbacks and their deliveries, the callback URLs that teams set, and
+//! the pauses of these URLs. It also holds the idempotency keys with their answers, the API keys and suspensions made
+//! by orders, the sessions of people, the audit log, and the receipts of erasures.
 //!
-//! Invariants of every engine: an acknowledged change survives any crash (in Redis, as far as Redis itself is durable);
-//! ids, references, bodies and URLs are stored encrypted, under names that are HMACs; a callback is fanned out whole or
-//! not at all, and makes exactly one delivery for each waiting reference, whether the callback or the owner comes
-//! first; a delivery has one claimant at most, until the claimant's lease ends.
+//! Invariants of every engine:
+//! - An acknowledged change survives any crash (in Redis, as far as Redis itself is durable).
+//! - Iluma's ids, references, bodies and URLs are stored encrypted. The stored names of records, callbacks and persons
+//!   are keyed hashes.
+//! - A callback is fanned out whole or not at all. It makes exactly one delivery for each waiting reference, whether
+//!   the callback or the owner comes first.
+//! - A delivery is handed out to one holder at most, until the holder's lease ends.
 //!
-//! A *record* is an id at an account. [`own`](State::own) adds an owner; [`receive`](State::receive) stores a callback;
-//! [`waiting`](State::waiting) hands it out with its owners, and [`settle`](State::settle) turns it into deliveries;
-//! [`claim`](State::claim) hands those out, and [`conclude`](State::conclude) stores their outcome.
+//! A *record* is one of Iluma's ids at one account. [`own`](State::own) adds an owner; [`receive`](State::receive)
+//! stores a callback; [`waiting`](State::waiting) hands the callback out with its owners, and [`settle`](State::settle)
+//! turns it into deliveries; [`claim`](State::claim) hands the deliveries out, and [`conclude`](State::conclude) stores
+//! their outcome.
 
 mod attempts;
 mod audit;

@@ -1,4 +1,4 @@
-//! Authentication: it maps a key to its [`Tenant`].
+//! Authentication: finds the [`Tenant`] of a key.
 //!
 //! Invariants: a key is only ever compared by its SHA-256, with every known hash and in constant time
 //! ([`KeyTable::find`]); the result is an existing tenant, so later stages need no look-up by name.
@@ -18,7 +18,7 @@ use std::time::SystemTime;
 /// The longest `Authorization` value that is read; keys are far shorter.
 const LONGEST_CREDENTIAL: usize = 512;
 
-/// A team, for the request path.
+/// A team, as the request path needs it.
 #[derive(Debug)]
 pub struct Tenant {
     /// The team's index in [`Tenants`], by which other parts keep their data about it.
@@ -52,10 +52,10 @@ pub enum Unauthenticated {
     /// The request has no `Authorization`.
     #[error("an API key is required: Basic authentication with the key as user and no password, or Bearer")]
     Missing,
-    /// The header is neither Basic with an empty password nor Bearer, or it is given more than once.
+    /// The header is neither Basic with an empty password nor Bearer, is too long, or is given more than once.
     #[error("the authorization header is malformed: send the API key as Basic user with no password, or as Bearer")]
     Malformed,
-    /// No tenant has this key.
+    /// No tenant has this key, or the key has expired or was ended.
     #[error("the API key is invalid")]
     Unknown,
 }
@@ -100,7 +100,8 @@ impl Tenants {
     /// Returns the team of the key in the request, even if the team is suspended.
     ///
     /// # Errors
-    /// Returns an error if the request has no key, if its header is malformed, or if no team has the key now.
+    /// Returns an error if the request has no key, if its header is malformed, or if no team has the key at the time
+    /// `now`.
     pub fn authenticate<'t, 'k>(
         &'t self,
         headers: &HeaderMap,
@@ -120,7 +121,7 @@ impl Tenants {
     /// Returns the team of the key with this SHA-256, even if the team is suspended.
     ///
     /// # Errors
-    /// Returns an error if no team has the key now.
+    /// Returns an error if no team has the key at the time `now`.
     pub fn with_key<'t, 'k>(
         &'t self,
         sha256: &[u8; 32],
@@ -135,7 +136,8 @@ impl Tenants {
     }
 }
 
-/// Returns the key in an `Authorization` value; `buffer` holds it if it is encoded.
+/// Returns the key in an `Authorization` value; `None` if the value is malformed. A key in Basic credentials is decoded
+/// into `buffer`.
 fn key_in<'a>(value: &'a [u8], buffer: &'a mut [u8; LONGEST_CREDENTIAL]) -> Option<&'a [u8]> {
     let at = value.iter().position(|b| *b == b' ')?;
     let (scheme, rest) = (&value[..at], value[at..].trim_ascii());

@@ -30,7 +30,8 @@ use super::{
 };
 use parking_lot::Mutex;
 
-/// Answers a request. It never returns if a fault ends the connection instead.
+/// Returns the answer to a request. If a fault ends the connection or leaves it without an answer, the function does
+/// not return.
 pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<Incoming>) -> Response<Outgoing> {
     let (parts, incoming) = request.into_parts();
     if control::is_ours(parts.uri.path()) {
@@ -203,9 +204,10 @@ async fn never<T>() -> T {
 /// The faults of one call, sorted by the point at which they take effect.
 #[derive(Debug, Default)]
 struct Plan {
-    /// An error that is answered instead of processing the call.
+    /// An error that is answered instead of processing the call, if any.
     instead: Option<Problem>,
-    /// Makes the answer RATE_LIMIT_EXCEEDED, with this `retry-after` if there is one.
+    /// The fault that answers RATE_LIMIT_EXCEEDED, if any. The inner value is `retry-after` in seconds; an inner `None`
+    /// takes the value of the options.
     rate_limited: Option<Option<u64>>,
     latency: Duration,
     callback: Sending,

@@ -11,10 +11,11 @@ use super::reply::Reply;
 use super::seed::Seed;
 use super::world::World;
 
-/// The longest business id or token.
+/// The longest business id or token, in bytes.
 const MAX: usize = 256;
 
-/// Hands out the configured keys, or two invented from the business id.
+/// Returns the configured keys, or two keys that are invented from the business id. Refuses a token that was used
+/// before.
 pub(super) fn get(world: &World, parameters: &[String], query: &str) -> Result<Reply, Problem> {
     let business = parameters.first().map_or("", String::as_str);
     let token = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "token").map(|(_, token)| token);

@@ -21,10 +21,10 @@ use super::route::Version;
 use super::seed::{Seed, short_id};
 use super::time;
 
-/// The accepted lengths of an account number; real Indonesian ones have 8 to 18 digits.
+/// The accepted numbers of digits in an account number. Real Indonesian account numbers have 8 to 18 digits.
 const NUMBER: std::ops::RangeInclusive<usize> = 5..=20;
 
-/// `POST /v*/identity/bank_account_data_requests` and `…/bank_account_validation_details`.
+/// Answers `POST /v*/identity/bank_account_data_requests` and `POST /v*/identity/bank_account_validation_details`.
 pub(super) async fn post(call: &mut Call<'_>, kind: Type) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let mut check = Check::new(&form);
@@ -71,7 +71,7 @@ pub(super) async fn post(call: &mut Call<'_>, kind: Type) -> Result<Reply, Probl
     Ok(reply.charged(finding != Finding::NetworkError).callback(callback))
 }
 
-/// `GET …/:id`.
+/// Answers the `GET` of a bank request by its id, on both paths.
 pub(super) fn get(call: &Call<'_>) -> Result<Reply, Problem> {
     call.stored(Kind::Bank)
 }
@@ -118,7 +118,7 @@ impl Progress {
     }
 }
 
-/// Answers with the state that `x-magic-reply` asks for, which never changes.
+/// Answers with the state that `x-magic-reply` asks for. The state of such a record never changes.
 fn magic_reply(call: &Call<'_>, account: &Account, bank: &str, kind: Type, magic: &str) -> Result<Reply, Problem> {
     let old = call.version < Version::V1_1;
     let state = match magic {
@@ -308,8 +308,8 @@ impl Account {
         if self.number.ends_with("33") { value.to_string().into() } else { value.into() }
     }
 
-    /// Returns MATCH if both names are the holder's, UNCLEAR if they share a word, else NOT_MATCH; `None` if no name
-    /// was given.
+    /// Compares the requested names with the holder's name. Returns MATCH if both are equal, UNCLEAR if they share a
+    /// word, else NOT_MATCH. Returns `None` before v2, and if no name was given.
     fn matching(&self, holder: &str) -> Option<&'static str> {
         if self.version < Version::V2 || self.wanted.iter().all(Option::is_none) {
             return None;

@@ -6,7 +6,7 @@ use super::call::Call;
 use super::reply::Reply;
 use super::route::Version;
 
-/// Codes with the banks' names, in the order of the list.
+/// The banks' codes and names, in the order of the answer.
 const BANKS: [(&str, &str); 24] = [
     ("BCA", "Bank Central Asia"),
     ("BNI", "Bank Negara Indonesia"),
@@ -34,14 +34,14 @@ const BANKS: [(&str, &str); 24] = [
     ("BUKOPIN", "Bank Bukopin"),
 ];
 
-/// `GET /bank/available_bank_codes`.
+/// Answers `GET /bank/available_bank_codes`.
 pub(super) fn get(call: &Call<'_>) -> Reply {
     let prefix = prefix(call.version);
     let list = BANKS.iter().map(|(code, name)| json!({ "code": format!("{prefix}{code}"), "name": name }));
     Reply::json(&list.collect::<Vec<Value>>())
 }
 
-/// Returns the plain code, such as `BCA`, of the bank that `code` names in this version; `None` for an unknown one.
+/// Returns the plain code, such as `BCA`, of the bank that `code` names in this version; `None` for an unknown bank.
 pub(super) fn bank(version: Version, code: &str) -> Option<&'static str> {
     let plain = code.strip_prefix(prefix(version))?;
     BANKS.iter().map(|(code, _)| *code).find(|code| *code == plain)

@@ -25,18 +25,18 @@ use super::problem::Problem;
 use super::seed::hex;
 use parking_lot::Mutex;
 
-/// The largest JSON or form body. The documented ones are far below 1 KiB.
+/// The largest JSON or form body in bytes. The documented bodies are far below 1 KiB.
 const MAX_TEXT: usize = 1024 * 1024;
-/// The largest text field of a multipart body.
+/// The largest text field of a multipart body, in bytes.
 const MAX_FIELD: usize = 64 * 1024;
-/// The beginning of a file that is kept: enough to find a picture's dimensions.
+/// The number of bytes at the beginning of a file that are kept. They are enough to find a picture's dimensions.
 const FILE_HEAD: usize = 64 * 1024;
-/// The largest number of parts of a multipart body, and of fields of a form body. The documented ones have at most 7.
+/// The largest number of parts of a multipart body, and of fields of a form body. The documented bodies have at most 7.
 const MAX_PARTS: usize = 64;
-/// The bytes that the multipart parser may read without completing a step, so that endless part headers are refused.
+/// The number of bytes that the multipart parser may read without progress. So a part with an endless head is refused.
 const MAX_STALL: usize = 1024 * 1024;
-/// The bytes that are read and discarded after an early refusal, so that the client reads the answer before the
-/// connection ends.
+/// The largest number of bytes that are read and discarded after an early refusal. So the client can read the answer
+/// before the connection ends.
 const MAX_DRAIN: u64 = 64 * 1024 * 1024;
 
 /// A body that is being received and that the journal records.
@@ -147,8 +147,8 @@ pub(super) struct FileRule {
     pub(super) max: u64,
 }
 
-/// Reads JSON, `application/x-www-form-urlencoded` or multipart. A body without a type is read as JSON; no body means
-/// no fields.
+/// Reads JSON, `application/x-www-form-urlencoded` or multipart. The parts that `files` names are files. A body without
+/// a type is read as JSON. An empty body has no fields.
 pub(super) async fn read(headers: &HeaderMap, body: &mut Tap, files: &[FileRule]) -> Result<Form, Problem> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes().to_ascii_lowercase());
     if encoding.is_some_and(|coding| coding != b"identity") {
@@ -227,7 +227,7 @@ async fn multipart(boundary: String, body: &mut Tap, rules: &[FileRule]) -> Resu
     Err(Problem::field("body", "the body has too many parts"))
 }
 
-/// Yields one piece for each poll. Otherwise the parser would go on reading while the network is faster than the
+/// A body that pauses after each piece. Otherwise the parser would go on reading while the network is faster than the
 /// parser.
 struct Paced<'a> {
     inner: &'a mut Tap,

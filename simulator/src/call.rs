@@ -41,13 +41,13 @@ impl Call<'_> {
         body::read(self.headers, self.body, files).await
     }
 
-    /// Returns the value of `x-magic-reply`, which only development keys may use.
+    /// Returns the value of `x-magic-reply`; `None` without the header, or for a live key.
     pub(super) fn magic(&self) -> Option<String> {
         let value = self.headers.get("x-magic-reply").filter(|_| !self.key.live)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
-    /// Returns a parameter of the path, or an empty text.
+    /// Returns the parameter at index `at` of the path; an empty text if there is none.
     pub(super) fn parameter(&self, at: usize) -> &str {
         self.parameters.get(at).map_or("", String::as_str)
     }
@@ -61,7 +61,7 @@ impl Call<'_> {
         Times {
             now,
             created: time::iso8601(wall),
-            // A delay that the clock can't represent counts as none.
+            // A delay that the clock can't represent counts as no delay.
             done_at: now.checked_add(delay).unwrap_or(now),
             done: time::iso8601(wall.checked_add(delay).unwrap_or(wall)),
         }
@@ -76,7 +76,7 @@ impl Call<'_> {
         reply
     }
 
-    /// Answers `GET :id`.
+    /// Answers a `GET` of one record by its id, the first parameter of the path.
     pub(super) fn stored(&self, kind: Kind) -> Result<Reply, Problem> {
         let records = self.world.records.lock();
         let record = records.find(&self.key.label, kind, self.parameter(0)).ok_or_else(Problem::not_found)?;

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::key::Key;
 
-/// The largest number of accounts that may set URLs. One developer has a handful.
+/// The largest number of accounts that may set URLs. One developer has a handful of accounts.
 const MAX_ACCOUNTS: usize = 10_000;
-/// The longest URL.
+/// The longest URL in bytes.
 const MAX_URL: usize = 2048;
 
 /// The type of a callback; each has its own URL.
@@ -37,7 +37,7 @@ impl Type {
     ];
 }
 
-/// A result to be sent.
+/// A result that is sent to the account's URL.
 #[derive(Clone, Debug)]
 pub(super) struct Callback {
     pub(super) kind: Type,

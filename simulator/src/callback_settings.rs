@@ -16,7 +16,8 @@ struct Shown {
     url: String,
 }
 
-/// `GET`, `POST` and `PATCH /v1/callback/urls`. POST sets or replaces a URL; PATCH only replaces a URL that is set.
+/// Answers `GET`, `POST` and `PATCH /v1/callback/urls`. POST sets or replaces a URL; PATCH only replaces a URL that is
+/// set.
 pub(super) async fn urls(call: &mut Call<'_>) -> Result<Reply, Problem> {
     if call.method == Method::GET {
         let urls = call.world.urls.lock().of(&call.key.label);
@@ -51,7 +52,7 @@ pub(super) async fn urls(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(Reply::json(&Shown { r#type: kind, url }))
 }
 
-/// `GET /v1/callback/authentication_tokens`.
+/// Answers `GET /v1/callback/authentication_tokens`.
 pub(super) fn token(call: &Call<'_>) -> Reply {
     Reply::json(&json!({ "callback_authentication_token": &*call.key.callback_token }))
 }

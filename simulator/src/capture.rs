@@ -55,7 +55,7 @@ struct Answer<'a> {
     result: Option<Value>,
 }
 
-/// A capture in progress, for the first time or repeated.
+/// One run of a capture: the first run, or a repetition (recapture).
 struct Run<'a> {
     id: &'a str,
     reference: Option<&'a str>,
@@ -65,7 +65,7 @@ struct Run<'a> {
     created: Option<String>,
 }
 
-/// `POST /v1/identity/document_ocr_captures`.
+/// Answers `POST /v1/identity/document_ocr_captures`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let mut check = Check::new(&form);
@@ -82,17 +82,19 @@ pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(call.store(Kind::Capture, &id, reference.as_deref(), steps).charged(charged).callback(callback))
 }
 
-/// `GET …/:id`.
+/// Answers `GET /v1/identity/document_ocr_captures/:id`.
 pub(super) fn get(call: &Call<'_>) -> Result<Reply, Problem> {
     call.stored(Kind::Capture)
 }
 
-/// `GET …?reference_id=`, also below the singular path. The links are as in the API document.
+/// Answers `GET /v1/identity/document_ocr_captures?reference_id=`, also below the singular `document_ocr_capture`. The
+/// links in the answer have the form of the API document.
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     list::list(call, Kind::Capture, "/v1/document_ocr_captures")
 }
 
-/// `POST …/:id/recapture`. The heading in the API document says GET; a GET may omit the types.
+/// Answers `POST /v1/identity/document_ocr_captures/:id/recapture`. The heading in the API document says GET, so GET is
+/// accepted too. A GET may omit the types.
 pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let id = call.parameter(0).to_owned();
@@ -125,7 +127,7 @@ pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(reply.charged(!fails(reference.as_deref())).callback(callback))
 }
 
-/// `GET /v1/identity/captures/:id/results/:link/download`.
+/// Answers `GET /v1/identity/captures/:id/results/:link/download`.
 pub(super) fn file(call: &Call<'_>) -> Result<Reply, Problem> {
     let (id, link) = (call.parameter(0), call.parameter(1));
     let object = {

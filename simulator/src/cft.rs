@@ -14,7 +14,7 @@ const ONE: &str = "HANTUMALAM";
 /// A word in the name that gives two matches.
 const TWO: &str = "HANTULAUT";
 
-/// `POST /v1/identity/cft/individual_watchlist`.
+/// Answers `POST /v1/identity/cft/individual_watchlist`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let mut check = Check::new(&form);

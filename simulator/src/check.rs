@@ -23,7 +23,7 @@ impl<'a> Check<'a> {
         self.errors.push(FieldError { field: field.into(), message: message.into() });
     }
 
-    /// Returns a string that is required and not empty.
+    /// Returns a required string. If it is missing or empty, notes an error and returns an empty text.
     pub(super) fn required(&mut self, field: &str) -> String {
         match self.optional(field) {
             Some(text) if !text.is_empty() => text,
@@ -36,7 +36,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Returns a string that may be missing or null.
+    /// Returns a string; `None` if it is missing or null. Notes an error for another type, or for a string that is too
+    /// long.
     pub(super) fn optional(&mut self, field: &str) -> Option<String> {
         match self.form.fields.get(field) {
             None | Some(Value::Null) => None,
@@ -52,7 +53,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Returns a number written as a string, as it should be, or as a JSON number, as careless clients write it.
+    /// Returns the text of a required number. It should be a string. A JSON number is accepted too, because careless
+    /// clients send it.
     pub(super) fn numeric(&mut self, field: &str) -> String {
         match self.form.fields.get(field) {
             Some(Value::Number(number)) => number.to_string(),
@@ -89,7 +91,7 @@ impl<'a> Check<'a> {
         items
     }
 
-    /// Returns a required file.
+    /// Returns a required file. If it is missing, notes an error and returns `None`.
     pub(super) fn file(&mut self, field: &str) -> Option<&'a File> {
         let file = self.form.files.get(field);
         if file.is_none() {

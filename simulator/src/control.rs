@@ -13,7 +13,7 @@ use super::world::World;
 
 /// The largest body in bytes; a hundred faults have far fewer.
 const MAX_BODY: usize = 256 * 1024;
-/// The number of requests that are shown if the caller names none.
+/// The number of requests that are shown if the caller gives no `limit`.
 const DEFAULT_SHOWN: usize = 100;
 
 const HELP: &str = "\

@@ -35,7 +35,7 @@ struct Answer<'a> {
     failure_reason: Option<&'a str>,
 }
 
-/// `POST /v1/identity/document_ocr_requests`.
+/// Answers `POST /v1/identity/document_ocr_requests`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&FILES).await?;
     let mut check = Check::new(&form);
@@ -80,12 +80,12 @@ pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(call.store(Kind::Document, &id, Some(&reference), steps).charged(!failed).callback(Some(callback)))
 }
 
-/// `GET …/:id`.
+/// Answers `GET /v1/identity/document_ocr_requests/:id`.
 pub(super) fn get(call: &Call<'_>) -> Result<Reply, Problem> {
     call.stored(Kind::Document)
 }
 
-/// `GET …?reference_id=`.
+/// Answers `GET /v1/identity/document_ocr_requests?reference_id=`.
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     list::list(call, Kind::Document, "/v1/identity/document_ocr_requests")
 }

@@ -8,7 +8,7 @@ use super::check::Check;
 use super::problem::Problem;
 use super::reply::Reply;
 
-/// `POST /v1/credit/drawdowns` with `amount` (rupiah, positive) and, if wanted, `reference_id`.
+/// Answers `POST /v1/credit/drawdowns` with `amount` (rupiah, positive) and, optionally, `reference_id`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let mut check = Check::new(&form);

@@ -12,7 +12,7 @@ use super::seed::{Seed, short_id};
 const MAX: u64 = 2 * 1024 * 1024;
 const FILES: [FileRule; 2] = [FileRule { field: "image_one", max: MAX }, FileRule { field: "image_two", max: MAX }];
 
-/// `POST /v2/identity/face_comparisons`. Every fault of an image is an `API_VALIDATION_ERROR` here.
+/// Answers `POST /v2/identity/face_comparisons`. On this route every fault of an image is an `API_VALIDATION_ERROR`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = match call.form(&FILES).await {
         Err(problem) if problem.code == "FILE_TOO_LARGE" => return Err(Problem::field("image", problem.message)),

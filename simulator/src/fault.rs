@@ -1,4 +1,5 @@
-//! Faults on demand: one call's faults come from its header `x-sim-fault`, those of the next matching calls from rules.
+//! Faults on demand: a call requests faults with its header `x-sim-fault`; a rule gives a fault to the next matching
+//! calls.
 //!
 //! Invariants: at most [`MAX_RULES`] rules; a rule is removed once it is used up.
 
@@ -42,7 +43,7 @@ pub(super) enum Fault {
         status: StatusCode,
         retry_after: Option<u64>,
     },
-    /// Answers RATE_LIMIT_EXCEEDED, with this `retry-after` if there is one.
+    /// Answers RATE_LIMIT_EXCEEDED. The value is `retry-after` in seconds; `None` takes the value of the options.
     RateLimit(Option<u64>),
     Latency(Duration),
     Refuse,
@@ -170,7 +171,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Adds one rule or an array of them: all of them, or none if one is invalid.
+    /// Adds one rule, or an array of rules. If one rule is invalid, none is added.
     pub(super) fn add(&mut self, body: &[u8]) -> Result<(), String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let items = if let Value::Array(items) = value { items } else { vec![value] };
@@ -195,7 +196,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Returns the faults of one call and counts one use of each rule.
+    /// Returns the faults of the rules that match a call, and counts one use of each of these rules.
     pub(super) fn take(&mut self, method: &Method, path: &str) -> Vec<Fault> {
         let mut faults = Vec::new();
         for rule in &mut self.rules {

@@ -1,4 +1,4 @@
-//! Individual photo authentication: compares an id card's details and a selfie with the records. For live keys only.
+//! Individual photo authentication: compares an id card's details and a selfie with the records, for live keys only.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const MIN: u64 = 100 * 1024;
 const MIN_PIXELS: u32 = 500;
 const FILES: [FileRule; 2] = [FileRule { field: "selfie", max: MAX }, FileRule { field: "ktp_image", max: MAX }];
 
-/// The documented reasons; a NIK that ends in 01 gets the first, and so on.
+/// The documented reasons. A NIK that ends in 01 gets the first reason, a NIK that ends in 10 the last one.
 const REASONS: [&str; 10] = [
     "NIK is Invalid",
     "Selfie is Invalid",
@@ -50,7 +50,7 @@ struct Answer {
     failure_reason: Option<&'static str>,
 }
 
-/// `POST /v1/identity/id_card_verifications`.
+/// Answers `POST /v1/identity/id_card_verifications`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     if !call.key.live {
         let message = "The API key does not have the permission to perform this request";

@@ -27,7 +27,7 @@ pub(super) struct Entry {
     pub(super) route: &'static str,
     pub(super) key: Option<Arc<str>>,
     pub(super) faults: Vec<String>,
-    /// The status of the answer, or the status that it would have had without a fault.
+    /// The status of the answer, or the status that it would have had without a fault. `None` until it is known.
     pub(super) status: Option<u16>,
     pub(super) charged: bool,
     pub(super) body_size: u64,
@@ -113,7 +113,7 @@ impl Journal {
         entry
     }
 
-    /// Returns the last `limit` requests whose path begins with `prefix`, oldest first.
+    /// Returns as JSON the last `limit` requests whose path begins with `prefix`, oldest first.
     pub(super) fn shown(&self, prefix: &str, limit: usize) -> Value {
         let mut newest: Vec<Value> = self
             .entries

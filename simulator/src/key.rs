@@ -1,6 +1,7 @@
 //! API keys: the account and the environment of a caller.
 //!
-//! Invariants: the raw key never leaves this file; all other code sees its label, a class and a short hash.
+//! Invariants: the raw key of a request never leaves this file; all other code sees its label, which is a class and a
+//! short hash.
 
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ pub(super) fn authenticate(headers: &HeaderMap, options: &Options) -> Result<Key
     if accepted && !key.contains(':') { Ok(Key::new(key, options)) } else { Err(Problem::key()) }
 }
 
-/// Returns an `authorization` header for the journal: its scheme and the label of its key.
+/// Returns the `authorization` header as the journal shows it: its scheme, and the label of its key.
 pub(super) fn masked(headers: &HeaderMap) -> String {
     match credential(headers) {
         Some(raw) => {

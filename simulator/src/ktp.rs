@@ -1,4 +1,4 @@
-//! KTP: checks that a NIK is on record and that the name belongs to it. For live keys only.
+//! KTP: checks that a NIK is on record and that the name belongs to it. Only live keys are accepted.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::check::{Check, is_digits};
 use super::problem::Problem;
 use super::reply::Reply;
 
-/// `POST /v1/identity/ktp_name/validations`.
+/// Answers `POST /v1/identity/ktp_name/validations`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let (nik, name_match) = asked(call).await?;
     if nik.ends_with("99") {
@@ -21,7 +21,8 @@ pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(Reply::json(&answer).charged(true))
 }
 
-/// `POST /v2/identity/ktp_data_requests`: the same request; its answer's shape is not documented.
+/// Answers `POST /v2/identity/ktp_data_requests`. The request is as for `ktp_name/validations`. The answer's shape is
+/// not documented.
 pub(super) async fn data(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let (nik, name_match) = asked(call).await?;
     let id = format!("ktpd_{}", Uuid::new_v4());

@@ -20,16 +20,16 @@
 //! | 22 | the status in lower case |
 //! | other | found, a normal account |
 //!
-//! A second request about an account whose first is still pending is `WAITING_ON_BANK`. The same endings 00 and 99 work
-//! on NIKs, NPWPs and phone numbers; a KTP ending in 11 belongs to another name, and an id card verification ending in
-//! 01 to 10 fails with the documented reasons in their order. A watchlist name with the word `HANTUMALAM` has one
-//! match, and a name with `HANTULAUT` has two. For files a word in the file name decides (`unreadable`, `unrecognized`,
-//! `neterror`, `noface`, `mismatch`), and for captures a word in the reference (`sim-review`, `sim-fail`,
-//! `sim-abandon`).
+//! A second request about an account is `WAITING_ON_BANK` while the first request is pending. The same endings 00 and
+//! 99 work on NIKs, NPWPs and phone numbers; a KTP ending in 11 belongs to another name, and an id card verification
+//! ending in 01 to 10 fails with the documented reasons in their order. A watchlist name with the word `HANTUMALAM` has
+//! one match, and a name with `HANTULAUT` has two. For files a word in the file name decides (`unreadable`,
+//! `unrecognized`, `neterror`, `noface`, `mismatch`), and for captures a word in the reference (`sim-review`,
+//! `sim-fail`, `sim-abandon`).
 //!
 //! ## Invariants
 //! Everything is bounded: records, faults, the last requests, bodies, waiting callbacks, connections. Every task ends
-//! with the simulator. Raw API keys are in no answer except that of `GET /businesses/:id/api_keys`.
+//! with the simulator. Raw API keys are in no answer except the answer of `GET /businesses/:id/api_keys`.
 
 mod answer;
 mod api_keys;
@@ -98,7 +98,7 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Binds (port 0 takes a free one) and serves in the background.
+    /// Binds the address and serves in the background. Port 0 takes a free port.
     ///
     /// # Errors
     /// Returns an error if the address can't be bound.

@@ -7,12 +7,13 @@ use std::time::Instant;
 /// The largest number of keys with a bucket of their own; one more key resets all buckets.
 const MAX_KEYS: usize = 10_000;
 
-/// The token buckets, by key.
+/// The token buckets, by key: the number of tokens, and the time at which they were counted.
 #[derive(Debug, Default)]
 pub(super) struct Limiter(HashMap<Arc<str>, (f64, Instant)>);
 
 impl Limiter {
-    /// Takes a token from a key's bucket; returns false if it has none. A bucket holds the tokens of one second.
+    /// Takes a token from a key's bucket; returns false if the bucket has none. A bucket holds the tokens of one
+    /// second.
     pub(super) fn admit(&mut self, key: &Arc<str>, per_second: u32, now: Instant) -> bool {
         if self.0.len() >= MAX_KEYS && !self.0.contains_key(key) {
             self.0.clear();

@@ -34,7 +34,7 @@ impl Line {
     }
 }
 
-/// A socket that carries out the cut when it is dropped.
+/// A socket that carries out the requested [`Cut`] when it is dropped.
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
     pub(super) line: Arc<Line>,

@@ -22,7 +22,8 @@ struct Link {
     method: &'static str,
 }
 
-/// `GET …?reference_id=:reference_id&limit=:limit&after_id=:after_id`. The links begin with `path`.
+/// Answers a list request with the query parameters `reference_id`, `limit` and `after_id`. The links in the answer
+/// begin with `path`.
 pub(super) fn list(call: &Call<'_>, kind: Kind, path: &str) -> Result<Reply, Problem> {
     let mut errors = Vec::new();
     let mut wrong =

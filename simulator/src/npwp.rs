@@ -9,8 +9,8 @@ use super::problem::Problem;
 use super::reply::Reply;
 use super::seed::Seed;
 
-/// `POST /v0/identity/npwp_data_requests` with `account_number` (15 or 16 digits, dots and dashes allowed) and, if
-/// wanted, `reference_id`.
+/// Answers `POST /v0/identity/npwp_data_requests` with `account_number` (15 or 16 digits, dots and dashes allowed) and,
+/// optionally, `reference_id`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let mut check = Check::new(&form);

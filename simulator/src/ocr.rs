@@ -37,7 +37,7 @@ struct Answer<'a> {
     reference_id: Option<&'a str>,
 }
 
-/// `POST /v1/identity/id_card_images`.
+/// Answers `POST /v1/identity/id_card_images`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&FILES).await?;
     let mut check = Check::new(&form);
@@ -74,12 +74,12 @@ pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(reply.charged(failure != Some("TEMPORARY_NETWORK_ERROR")).callback(Some(callback)))
 }
 
-/// `GET …/:id`.
+/// Answers `GET /v1/identity/id_card_images/:id`.
 pub(super) fn get(call: &Call<'_>) -> Result<Reply, Problem> {
     call.stored(Kind::Ocr)
 }
 
-/// `GET …?reference_id=`.
+/// Answers `GET /v1/identity/id_card_images?reference_id=`.
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     list::list(call, Kind::Ocr, "/v1/identity/id_card_images")
 }

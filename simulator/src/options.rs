@@ -102,31 +102,31 @@ pub struct Options {
     pub latency: Duration,
     /// The requests that each key may make in a second; `None` means no limit.
     pub requests_per_second: Option<u32>,
-    /// The value of `retry-after` in the answer RATE_LIMIT_EXCEEDED, in whole seconds; a fault may name another.
+    /// The value of `retry-after` in the answer RATE_LIMIT_EXCEEDED, in whole seconds. A fault may name another value.
     pub retry_after: Duration,
-    /// Counts calls with development keys as charged too.
+    /// True if calls with development keys count as charged too.
     pub charge_development: bool,
     /// The callback token of every key; `None` derives one from each key.
     pub callback_token: Option<String>,
-    /// The attempts to send a callback until it is answered 2xx.
+    /// The largest number of attempts to send a callback.
     pub callback_attempts: u32,
-    /// The pause after the first failed attempt; it doubles with each attempt.
+    /// The pause after a callback's first failed attempt; it doubles with each attempt.
     pub callback_retry: Duration,
-    /// The longest such pause.
+    /// The longest pause between two attempts to send a callback.
     pub callback_retry_max: Duration,
     /// The longest time of one attempt to send a callback.
     pub callback_timeout: Duration,
     /// TLS settings for callbacks to https; `None` takes the platform's root certificates.
     pub callback_tls: Option<Arc<rustls::ClientConfig>>,
-    /// Path prefixes that are treated like others, to simulate a route that Iluma adds.
+    /// Path prefixes that are treated like other prefixes, to simulate a route that Iluma adds.
     pub aliases: Vec<Alias>,
     /// The largest number of stored results; the oldest are removed first.
     pub max_records: usize,
     /// The number of requests kept for `GET /_sim/requests`.
     pub max_requests: usize,
-    /// The bytes kept of each request's body.
+    /// The largest number of bytes that are kept of each request's body.
     pub max_request_body: usize,
-    /// The largest number of connections at a time; more wait in the listener's queue.
+    /// The largest number of connections at a time. Further connections wait in the listener's queue.
     pub max_connections: usize,
 }
 
@@ -180,7 +180,7 @@ impl From<&Args> for Options {
     }
 }
 
-/// A path prefix that is treated like another one.
+/// A path prefix that is treated like another prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// The prefix of the caller's path.

@@ -1,5 +1,5 @@
-//! Phone numbers: their age and whether they are in use. The API document does not show the answers: these are
-//! plausible inventions.
+//! Phone numbers: their age and whether they are in use. The API document does not show the answers. The answers here
+//! are plausible inventions.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::reply::Reply;
 use super::seed::Seed;
 
-/// `GET /v1/fraud/phone_numbers/:number/age`.
+/// Answers `GET /v1/fraud/phone_numbers/:number/age`.
 pub(super) fn age(call: &Call<'_>) -> Result<Reply, Problem> {
     let number = call.parameter(0);
     if !is_phone(number) {
@@ -29,7 +29,7 @@ pub(super) fn age(call: &Call<'_>) -> Result<Reply, Problem> {
     Ok(Reply::json(&json!({ "id": id, "phone_number": number, "status": "COMPLETED", "result": result })).charged(true))
 }
 
-/// `POST /v2/identity/phone_numbers/validate` with `phone_number` and, if wanted, `reference_id`.
+/// Answers `POST /v2/identity/phone_numbers/validate` with `phone_number` and, optionally, `reference_id`.
 pub(super) async fn validate(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let mut check = Check::new(&form);

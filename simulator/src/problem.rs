@@ -17,7 +17,7 @@ pub(super) struct Problem {
     pub(super) code: &'static str,
     pub(super) message: String,
     pub(super) errors: Vec<FieldError>,
-    /// The seconds in `retry-after`.
+    /// The seconds in `retry-after`; `None` for an answer without that header.
     pub(super) retry_after: Option<u64>,
 }
 

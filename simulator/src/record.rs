@@ -39,7 +39,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Returns the object that is shown at a time.
+    /// Returns the object that is shown at the time `now`.
     pub(super) fn at(&self, now: Instant) -> Bytes {
         let current = self.steps.iter().rev().find(|step| step.from <= now).or(self.steps.first());
         current.map(|step| step.object.clone()).unwrap_or_default()
@@ -50,7 +50,7 @@ impl Record {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) objects: Vec<Bytes>,
-    /// The last item's id, if more items follow.
+    /// The id of the last item on the page, if more items follow; else `None`.
     pub(super) next: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Records {
     by_reference: BTreeSet<(Arc<str>, Kind, String, u64)>,
 }
 
-/// The records of an account and a kind that carry a reference.
+/// The records of one account and one kind that have one reference.
 #[derive(Clone, Copy)]
 pub(super) struct List<'a> {
     pub(super) owner: &'a Arc<str>,
@@ -109,7 +109,8 @@ impl Records {
         self.by_number.get_mut(self.by_id.get(id)?).filter(|record| *record.owner == *owner && record.kind == kind)
     }
 
-    /// Returns a page of the records with a reference, oldest first; `None` if the record `after` is not among them.
+    /// Returns a page of a list, oldest first. It begins after the record with the id `after`, or with the first
+    /// record. Returns `None` if the list has no record with the id `after`.
     pub(super) fn page(&self, list: &List<'_>, after: Option<&str>, limit: usize, now: Instant) -> Option<Page> {
         let List { owner, kind, reference } = *list;
         let first = match after {

@@ -76,7 +76,7 @@ impl Seed {
         Self(hash.finalize().into())
     }
 
-    /// Returns a number below `bound`; each `which` selects a number of its own.
+    /// Returns a number below `bound`. `which` selects the bytes of the seed from which the number is made.
     pub(super) fn number(&self, which: usize, bound: u64) -> u64 {
         let mut eight = [0; 8];
         for (i, byte) in eight.iter_mut().enumerate() {
@@ -118,7 +118,7 @@ impl Seed {
         uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
 
-    /// Returns the first bytes in hexadecimal, for labels.
+    /// Returns the first `digits` hexadecimal digits of the seed.
     pub(super) fn hex(&self, digits: usize) -> String {
         let mut text = hex(&self.0);
         text.truncate(digits);

@@ -23,10 +23,11 @@ use super::world::World;
 
 /// The longest TLS handshake. A handshake takes milliseconds; a client that needs longer is gone.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The longest time that a connection may be idle or need for a request's head. It is long, so that clients' pools
-/// rarely race with it.
+/// The longest time that a connection may be idle or need for a request's head. It is long, so that a client rarely
+/// uses a kept connection at the moment at which the simulator closes it.
 const HEAD: Duration = Duration::from_secs(300);
-/// The largest head of an h1 request. The journal keeps heads, so this bounds it too; for h2 the limit is 16 KiB.
+/// The largest head of an h1 request in bytes. It also bounds the heads that the journal keeps. For h2 the limit is 16
+/// KiB.
 const MAX_HEAD: usize = 64 * 1024;
 /// The largest number of streams of one h2 connection at a time.
 const MAX_STREAMS: u32 = 1000;
@@ -61,8 +62,8 @@ pub(super) async fn accept(listener: TcpListener, world: Arc<World>, executor: T
 }
 
 async fn connection(stream: TcpStream, world: Arc<World>, tls: Option<TlsAcceptor>, executor: Tracked) {
-    // A small answer must not wait for the acknowledgement of the one before it. Without the option the connection is
-    // only slower.
+    // A small answer must not wait for the acknowledgement of the answer before it. Without the option the connection
+    // is only slower.
     let _ = stream.set_nodelay(true);
     let line = Arc::new(Line::default());
     let wire = Wire { stream, line: Arc::clone(&line) };

@@ -1,6 +1,7 @@
 //! Statistics: requests, their cost, and the concurrency.
 //!
-//! Invariants: routes come from the table, and at most [`MAX_KEYS`] keys appear, as labels.
+//! Invariants: routes come from the table; keys appear as labels, and at most [`MAX_KEYS`] of them are counted
+//! separately.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -9,13 +10,13 @@ use serde::Serialize;
 
 use super::route::Route;
 
-/// The largest number of keys that are counted separately; all further keys share one row.
+/// The largest number of keys that are counted separately. All further keys are counted together.
 const MAX_KEYS: usize = 1000;
 
 /// Counts since the start or the last reset, as `GET /_sim/stats` shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Requests received, including refused ones, without those to `/_sim`.
+    /// Requests received, including refused requests, except requests to `/_sim`.
     pub requests: u64,
     /// Calls that Iluma would charge for.
     pub charged: u64,
@@ -31,9 +32,10 @@ pub struct Stats {
     pub records: u64,
     /// Callbacks, by outcome.
     pub callbacks: CallbackStats,
-    /// The same counts by route: `bank`, `bank_get`, `cft`, …
+    /// Counts by route: `bank`, `bank_get`, `cft`, …
     pub routes: BTreeMap<String, RouteStats>,
-    /// The same counts by key: `development-1a2b3c4d`, or `none` for requests without a valid key.
+    /// Counts by key, such as `development-1a2b3c4d`. `none` has the requests without a valid key, and `further` the
+    /// keys beyond the bound.
     pub keys: BTreeMap<String, KeyStats>,
 }
 
@@ -50,7 +52,7 @@ pub struct RouteStats {
     pub in_flight: u64,
     /// The highest value of `in_flight`.
     pub max_in_flight: u64,
-    /// Answers by HTTP status; an answer that a fault broke counts with the status it had.
+    /// Answers by HTTP status. An answer that a fault broke counts with the status that it had before the fault.
     pub statuses: BTreeMap<u16, u64>,
 }
 
@@ -70,7 +72,7 @@ pub struct KeyStats {
 pub struct CallbackStats {
     /// Callbacks that were answered 2xx.
     pub delivered: u64,
-    /// Attempts, including repeated ones.
+    /// Attempts to send a callback, including repeated attempts.
     pub attempts: u64,
     /// Callbacks that were never answered 2xx.
     pub failed: u64,
@@ -80,12 +82,13 @@ pub struct CallbackStats {
     pub dropped: u64,
 }
 
-/// The statistics while they are counted.
+/// The counters of the statistics.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Stats>);
 
 impl Tally {
-    /// Counts a request, as in flight until the guard is dropped.
+    /// Counts a request. It counts as in flight until the guard is dropped. `key` is `None` if the request has no valid
+    /// key.
     pub(super) fn enter(&self, route: Route, key: Option<&str>) -> InFlight<'_> {
         let mut stats = self.0.lock();
         stats.requests += 1;

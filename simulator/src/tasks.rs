@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Spawns tasks that the simulator's shutdown cancels; its stop waits for them.
+/// Spawns tasks. The shutdown of the simulator cancels them, and `Simulator::stop` waits for their end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tracked {
     pub(super) tasks: TaskTracker,

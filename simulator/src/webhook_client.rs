@@ -43,7 +43,7 @@ impl WebhookClient {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Posts a body to a URL and returns the status of its answer.
+    /// Posts a body to a URL. Returns the status of the answer; `None` if no answer came in time.
     pub(super) async fn post(&self, options: &Options, key: &Key, uri: Uri, body: Bytes) -> Option<StatusCode> {
         let secure = uri.scheme_str() == Some("https");
         let request = Request::post(uri)
@@ -84,7 +84,8 @@ fn tls(given: Option<&rustls::ClientConfig>) -> rustls::ClientConfig {
         .map_or_else(|_| no_roots(), |config| config.with_no_client_auth())
 }
 
-/// Returns TLS settings without any root certificate, for clients that never use TLS.
+/// Returns TLS settings without any root certificate. They are for a client that never uses TLS, and for a platform
+/// whose certificates can't be used.
 fn no_roots() -> rustls::ClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     match builder.with_safe_default_protocol_versions() {

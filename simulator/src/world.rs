@@ -14,7 +14,7 @@ use super::tasks::Tracked;
 use super::webhook_client::WebhookClient;
 use parking_lot::Mutex;
 
-/// The largest number of single-use tokens that are remembered as used; then all are forgotten.
+/// The largest number of single-use tokens that are remembered as used. Once it is reached, all of them are forgotten.
 const MAX_TOKENS: usize = 10_000;
 
 /// The state of one simulator.
@@ -52,7 +52,7 @@ impl World {
         self.tally.snapshot(records)
     }
 
-    /// Restores the state that the simulator had after its start; requests in flight stay counted.
+    /// Restores the state that the simulator had after its start, except that requests in flight stay counted.
     pub(super) fn reset(&self) {
         self.webhooks.reset();
         self.records.lock().clear();

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// The warning time: an alarm begins this long before a certificate or a key expires.
+/// The time before the expiry of a certificate or a key at which its alarm begins.
 pub const SOON: Duration = Duration::from_secs(14 * 86400);
 /// The age at which a call with an unknown outcome raises an alarm. Callbacks and GETs settle most calls within hours.
 const OLD_CALL: Duration = Duration::from_secs(86400);
-/// The largest number of alarms of one kind that a node names. A further alarm counts the rest.
+/// The largest number of alarms of one kind that a node lists. One further alarm has the number of the others.
 const MOST_OF_A_KIND: usize = 20;
 
 /// The urgency of an alarm.
@@ -66,23 +66,23 @@ struct Found {
 /// An alarm that is raised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
-    /// The name of its declaration.
+    /// The name of the alarm, as in [`ALARMS`].
     pub name: String,
     /// The urgency.
     pub severity: Severity,
-    /// The time at which the condition began, or was first seen.
+    /// The time at which the condition began, or was first seen, as RFC 3339 in UTC.
     pub since: String,
-    /// The nodes that raise it.
+    /// The names of the nodes that raise the alarm.
     pub nodes: Vec<String>,
     /// The name of the part that the condition concerns, such as a team, an account, a listener or a node.
     pub subject: Option<String>,
-    /// The condition.
+    /// The description of the condition.
     pub message: String,
     /// The instruction for the operator.
     pub action: String,
 }
 
-/// All alarms.
+/// The declarations of all alarms.
 pub const ALARMS: &[AlarmSpec] = &[
     AlarmSpec {
         name: "redis_down",
@@ -296,7 +296,7 @@ fn quotas(facts: &Facts, is_meant: impl Fn(u64) -> bool) -> Vec<Found> {
 pub(super) struct Raised(Mutex<BTreeMap<(&'static str, Option<String>), SystemTime>>);
 
 impl Raised {
-    /// Returns the alarms of these facts about a node.
+    /// Returns the alarms that `facts` raise on the node `node`.
     pub(super) fn of(&self, facts: &Facts, node: &str) -> Vec<Alarm> {
         let mut seen = self.0.lock();
         let (mut still, mut alarms) = (BTreeMap::new(), Vec::new());
@@ -330,8 +330,8 @@ fn bounded(mut found: Vec<Found>) -> Vec<Found> {
     found
 }
 
-/// Joins the alarms of several nodes, the most urgent first. An alarm that several nodes raise appears once, with the
-/// earliest time.
+/// Joins the alarms of several nodes, and sorts them: the most urgent first, then the oldest first. An alarm that
+/// several nodes raise appears once, with the earliest time.
 pub(super) fn joined(alarms: impl IntoIterator<Item = Alarm>) -> Vec<Alarm> {
     let mut all: Vec<Alarm> = Vec::new();
     for alarm in alarms {
@@ -392,8 +392,8 @@ mod tests {
         QuotaFact { tenant: "lending".into(), name: "quota_day", used, quota: 100 }
     }
 
-    /// Applies a change to facts that raise no alarm. Returns the name, the subject and the time of the only alarm
-    /// after it.
+    /// Applies a change to facts that raise no alarm. Returns the name, the subject and the time of the only alarm that
+    /// the changed facts raise.
     fn one(change: impl FnOnce(&mut Facts)) -> (String, Option<String>, String) {
         let mut facts = well();
         change(&mut facts);

@@ -29,7 +29,7 @@ pub(super) enum Refusal {
     UnknownPath,
     #[error("there is no such tenant")]
     UnknownTenant,
-    /// A call to settle names a node that does not exist.
+    /// An order to settle a call names a node that does not exist.
     #[error("no node has this name, and nothing was settled; GET /v1/usage/unknown names the node of each call")]
     UnknownNode,
     /// No delivery and no unowned callback has this id.
@@ -43,7 +43,7 @@ pub(super) enum Refusal {
         "no callback URL is set for this type; the team sets one at /v1/callback/urls, or operations in callback_urls"
     )]
     NoCallbackUrl,
-    /// An order about a key is refused.
+    /// An order about a key is refused. Holds the reason.
     #[error(transparent)]
     Key(KeyOrderError),
     #[error("this path does not accept this method; the header `allow` lists those that it accepts")]
@@ -54,10 +54,10 @@ pub(super) enum Refusal {
     TooSlow,
     #[error("the body was cut off")]
     CutOff,
-    /// The query or the body is invalid.
+    /// The query, the body or the `Host` header is invalid. Holds the message for the client.
     #[error("{0}")]
     Invalid(String),
-    /// A necessary part can't be reached; the same request may succeed later.
+    /// A necessary part can't be reached, so the same request may succeed later. Holds the message for the client.
     #[error("{0}")]
     Unavailable(String),
     /// The access log has its largest number of followers.
@@ -75,12 +75,12 @@ impl Refusal {
         Self::Invalid(why.into())
     }
 
-    /// Returns the refusal of a request while the ledger can't be read.
+    /// Returns the refusal for a request that needs the ledger while the ledger can't be read.
     pub(super) fn books() -> Self {
         Self::Unavailable("the ledger can't be read now; try again".to_owned())
     }
 
-    /// Returns the refusal of a request while the console's sessions can't be read or written.
+    /// Returns the refusal for a request with a session while the console's sessions can't be read or written.
     pub(super) fn sessions(error: StateError) -> Self {
         Self::Unavailable(format!(
             "sessions of the console can't be read or written: {error}; the API takes the token itself"
@@ -100,7 +100,7 @@ impl Refusal {
         }
     }
 
-    /// Returns the status, Iluma's error code, and the reason.
+    /// Returns the status, the error code in Iluma's form, and the reason for the header `x-gateway-error`.
     pub(super) const fn shape(&self) -> (StatusCode, &'static str, &'static str) {
         const INVALID: &str = "API_VALIDATION_ERROR";
         match self {
@@ -168,7 +168,7 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     typed(status, "text/plain; charset=utf-8", body.into())
 }
 
-/// Returns an answer of any type.
+/// Returns an answer with the given content type.
 pub(super) fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     (status, [(CONTENT_TYPE, content_type)], body).into_response()
 }

@@ -1,4 +1,4 @@
-//! Operators' orders: each runs in a task of its own to its end, even if its client leaves.
+//! Operators' orders: each order runs to its end in a task of its own, even if its client disconnects.
 //!
 //! Invariants: the audit log has an order's intent before anything is changed, and its result after it has ended; a
 //! result has counts, and no data of the persons concerned.
@@ -22,7 +22,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// A kind of order.
+/// A kind of order that an operator can give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     Purge,
@@ -77,7 +77,7 @@ impl Order {
         }
     }
 
-    /// Returns the role that may give the order.
+    /// Returns the lowest role that may give the order.
     pub(super) const fn role(self) -> Role {
         match self {
             Self::Purge
@@ -98,8 +98,8 @@ impl Order {
 }
 
 /// Carries out an order in a task of its own, and returns its answer. Dropping the returned future does not stop the
-/// order. `subject` names what the order is about, without personal data. An order does not begin if the audit log
-/// can't be written.
+/// order. `subject` names the team, key or other thing that the order concerns, without personal data. If the audit log
+/// can't be written, the order does not begin.
 pub(super) async fn carry_out<F>(
     context: &Context,
     caller: &Caller,
@@ -148,7 +148,8 @@ where
     answer.await.unwrap_or(Err(Refusal::Internal))
 }
 
-/// Lets an order pass if its caller has the role for it, and records the orders that are refused before they begin.
+/// Lets an order pass if its caller has the role for it. Writes orders that are refused before they begin to the audit
+/// log.
 pub(super) async fn gate(
     State((context, order)): State<(Arc<Context>, Order)>,
     Extension(caller): Extension<Caller>,
@@ -195,9 +196,9 @@ async fn note_end(audit: &AuditLog, entry: Entry, outcome: &'static str, counts:
     }
 }
 
-/// `GET /v1/audit`: the orders on all nodes, oldest first unless `newest_first` is true. Further parameters are `after`
-/// (the `next` of the page before), `limit`, `from` and `to`. A client that accepts `application/x-ndjson` gets JSON
-/// lines.
+/// `GET /v1/audit`: lists the orders of all nodes, the oldest first, or the newest first if `newest_first` is true.
+/// Further parameters are `after` (the `next` of the page before), `limit`, `from` and `to`. A client that accepts
+/// `application/x-ndjson` gets JSON lines.
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

@@ -1,4 +1,4 @@
-//! The check of a request's token or session, before every path of the API that is not open.
+//! Checks the token or the session of each request for a path of the API that needs one.
 
 use super::answer::Refusal;
 use super::console;
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The operator who sent a request.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
-    /// The name of the token.
+    /// The name of the operator's token.
     pub(super) token: Arc<str>,
     pub(super) role: Role,
     pub(super) peer: Option<IpAddr>,
@@ -39,7 +39,7 @@ impl Caller {
 }
 
 /// Returns the name and the role of a request's token. The request carries the token itself, or has a session that the
-/// token opened.
+/// token opened. Returns `None` if the request has neither.
 ///
 /// # Errors
 /// Returns an error if the request has a session, and state can't be read.
@@ -57,7 +57,8 @@ pub(super) async fn identify(
     Ok(session.map(|session| (session.holder, session.standing)))
 }
 
-/// Lets requests with a valid token or session pass, and adds the [`Caller`] to them.
+/// Lets requests with a valid token or session pass, and adds the [`Caller`] to them. Refuses other requests, and
+/// counts wrong tokens by the client's address.
 pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
     let config = context.config();
     if config.tokens.is_empty() {

@@ -1,4 +1,4 @@
-//! Callbacks for operators: lists by state, and one callback with each attempt.
+//! Callbacks for operators: lists by state, and a single callback with its attempts.
 
 use super::answer::{Refusal, json};
 use super::context::Context;
@@ -8,7 +8,7 @@ use axum::response::Response;
 use http::StatusCode;
 use std::sync::Arc;
 
-/// `GET /v1/callbacks?state=queued|dead|unowned|delivered`: the callbacks in that state. Further parameters are
+/// `GET /v1/callbacks?state=queued|dead|unowned|delivered`: lists the callbacks in that state. Further parameters are
 /// `tenant`, `type`, `since`, `until`, `limit` and `after` (the `next` of the page before).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let query = query.unwrap_or_default();
@@ -20,7 +20,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): R
     Ok(json(StatusCode::OK, &shown))
 }
 
-/// `GET /v1/callbacks/{id}`: one callback with each attempt.
+/// `GET /v1/callbacks/{id}`: shows one callback with all its attempts.
 pub(super) async fn show(State(context): State<Arc<Context>>, Path(id): Path<String>) -> Result<Response, Refusal> {
     Ok(json(StatusCode::OK, &context.orders.callbacks.show(&id, None).await?))
 }

@@ -27,7 +27,7 @@ pub(super) struct Context {
     pub(super) ledger: Ledger,
     /// This node's name.
     pub(super) node: String,
-    /// The running orders, including those that continue after their client left.
+    /// The tasks of running orders, including orders that continue after their client has disconnected.
     pub(super) running: Tasks,
     config: ArcSwap<AdminConfig>,
     /// The console's sessions.
@@ -36,9 +36,9 @@ pub(super) struct Context {
     pub(super) live: LiveLines,
     /// The reports of all nodes.
     pub(super) watch: NodeWatch,
-    /// The number of reloads. Each reload notifies the receivers.
+    /// The number of reloads of the configuration. Each reload notifies the receivers.
     reloads: watch::Sender<u64>,
-    /// Cancelled when the drain begins.
+    /// The token that is cancelled when the drain begins.
     draining: CancellationToken,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Context {
 #[derive(Debug)]
 pub(super) struct AdminConfig {
     pub(super) tokens: Tokens,
-    /// The tenants by name, in the form that is shown.
+    /// The tenants, sorted by name, in the form that operators see.
     pub(super) tenants: Vec<ShownTenant>,
 }
 

@@ -1,4 +1,4 @@
-//! The receipts of erasures.
+//! Lists the receipts of erasures.
 
 use super::answer::Refusal;
 use super::context::Context;
@@ -17,8 +17,8 @@ struct Page {
     next: Option<String>,
 }
 
-/// `GET /v1/erasures`, with pages like those of `/v1/audit`. The JSON lines also have the person tags, which
-/// `restore --erasures` needs.
+/// `GET /v1/erasures`: lists the receipts of erasures, in pages like those of `/v1/audit`. A client that accepts
+/// `application/x-ndjson` gets JSON lines. These lines also have the person tags, which `restore --erasures` needs.
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

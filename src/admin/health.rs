@@ -1,4 +1,4 @@
-//! Readiness and metrics, which probes and Prometheus ask without a token.
+//! Readiness and metrics, which probes and Prometheus request without a token.
 
 use super::answer::{text, typed};
 use super::context::Context;
@@ -9,7 +9,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
-/// `GET /readyz`: 200, or 503 with the reason while the node drains or can't write its state.
+/// `GET /readyz`: answers 200, or 503 with the reason while the node drains or can't write its state.
 pub(super) async fn readiness(State(context): State<Arc<Context>>) -> Response {
     let unready =
         |reason, why: String| ([(GATEWAY_ERROR, reason)], text(StatusCode::SERVICE_UNAVAILABLE, why)).into_response();
@@ -22,7 +22,7 @@ pub(super) async fn readiness(State(context): State<Arc<Context>>) -> Response {
     }
 }
 
-/// `GET /metrics`: the metrics, as OpenMetrics for clients that prefer it, otherwise as Prometheus text.
+/// `GET /metrics`: answers with the metrics, as OpenMetrics for clients that prefer it, otherwise as Prometheus text.
 pub(super) async fn metrics(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
     if wants_openmetrics(&headers) {
         let body = context.metrics.render_open();
@@ -31,7 +31,8 @@ pub(super) async fn metrics(State(context): State<Arc<Context>>, headers: Header
     typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", context.metrics.render().into())
 }
 
-/// Returns true if the client accepts OpenMetrics 1.0 with at least the weight of plain text, as Prometheus does.
+/// Returns true if the client accepts OpenMetrics with at least the weight of plain text, as Prometheus does.
+/// OpenMetrics counts only without a version, or with the version 1.0.0 or 0.0.1.
 fn wants_openmetrics(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges = accepted.flat_map(|value| value.split(',')).map(|range| {

@@ -20,10 +20,10 @@ use std::time::Duration;
 
 /// The longest note of a key, in characters.
 const MAX_NOTE: usize = 200;
-/// The allowed lifetimes of a key. A shorter or longer one is most likely a mistake.
+/// The allowed lifetimes of a key. A shorter or longer lifetime is most likely a mistake.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 86400);
 
-/// `GET /v1/tenants/{tenant}/keys`: a team's keys.
+/// `GET /v1/tenants/{tenant}/keys`: lists a team's keys.
 pub(super) async fn list(State(context): State<Arc<Context>>, Path(tenant): Path<String>) -> Result<Response, Refusal> {
     let tenant = context.tenant(&tenant)?;
     let keys: Vec<_> = context.orders.registry.list(&tenant).await.iter().map(|key| key.json(None)).collect();
@@ -62,8 +62,8 @@ pub(super) async fn create(
     carry_out(&context, &caller, Order::CreateKey, Some(subject), order).await
 }
 
-/// `POST /v1/tenants/{tenant}/keys/{id}/rotate`: creates a successor of a key. The old key works for `grace` longer, a
-/// day by default.
+/// `POST /v1/tenants/{tenant}/keys/{id}/rotate`: creates a successor of a key. The old key still works for the duration
+/// `grace`, which is a day by default.
 pub(super) async fn rotate(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -134,7 +134,7 @@ async fn set_suspended(context: &Context, caller: &Caller, tenant: &str, order: 
     carry_out(context, caller, order, Some(subject), work).await
 }
 
-/// Returns a key's name for the audit log, `team/id`. An id that no key can have is left out.
+/// Returns a key's name for the audit log, `team/id`. If no key can have this id, returns only the team.
 fn subject_of(tenant: &TenantName, id: &str) -> String {
     let is_id =
         id.len() <= 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) || id.starts_with("file-") && id.len() == 17;
@@ -159,7 +159,8 @@ fn made(info: &KeyInfo, key: &SecretString, left: Vec<String>) -> Outcome {
     taken_by(info.json(Some(key)), left)
 }
 
-/// Returns the outcome of an order that is in effect on this node, and on all other nodes except those in `left`.
+/// Returns the outcome of an order that is in effect on this node. `left` names the nodes and stores in which the order
+/// is not in effect yet.
 fn taken_by(mut shown: Value, left: Vec<String>) -> Outcome {
     let answer = if left.is_empty() {
         json(StatusCode::OK, &shown)

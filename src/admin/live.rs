@@ -1,4 +1,4 @@
-//! `GET /v1/live`: the lines of the access log as server-sent events, as they are written.
+//! `GET /v1/live`: streams the access log as server-sent events, each line at the moment when it is written.
 //!
 //! Invariant: a stream ends when the drain begins, and when its token or session no longer works.
 
@@ -22,12 +22,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-/// The interval of comments that keep a quiet connection open at proxies.
+/// The time between two comments in a stream. The comments keep proxies from closing a connection without lines.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Streams the lines that are written from now on. The query may select a `tenant`, a `route`, or a `status` such as
-/// `404` or `5xx`. Lines beyond 200 a second are lost, and so are lines for which the client is too slow. An event
-/// `dropped` has their number.
+/// Streams the lines of the access log that are written from now on. The query may select a `tenant`, a `route`, and a
+/// `status` such as `404` or `5xx`. The client loses lines beyond 200 a second on average, and lines that it reads too
+/// slowly. An event `dropped` has the number of lost lines.
 pub(super) async fn follow(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,
@@ -77,7 +77,7 @@ fn wanted(context: &Context, query: &str) -> Result<LineFilter, Refusal> {
 /// A client that follows the log.
 struct Follower {
     lines: Subscription,
-    /// The line that is sent next, after an event about lost lines.
+    /// The line that follows an event about lost lines; `None` if no line waits.
     held: Option<Bytes>,
     heartbeat: Interval,
     reloads: watch::Receiver<u64>,

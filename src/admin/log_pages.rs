@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use std::time::Duration;
 
-/// The number of entries of a page if the query has no `limit`.
+/// The number of entries in a page if the query has no `limit`.
 const PAGE: usize = 100;
 /// The largest `limit`.
 const MOST: usize = 1000;
@@ -24,8 +24,9 @@ pub(super) fn asked(query: Option<&str>) -> Result<LogPage, Refusal> {
     })
 }
 
-/// Answers with a page as JSON, which `page` makes. A client that accepts `application/x-ndjson` gets JSON lines, which
-/// `line` makes from the entries.
+/// Answers with one JSON object, which `page` makes from the entries and the `next` of the page. A client that accepts
+/// `application/x-ndjson` gets JSON lines instead; `line` makes each line from an entry. The header `x-gateway-partial`
+/// reports that entries of other nodes are missing.
 pub(super) fn answer<T, L: Serialize, P: Serialize>(
     headers: &HeaderMap,
     found: LogEntries<T>,

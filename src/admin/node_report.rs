@@ -6,68 +6,69 @@ use crate::base::moment;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
-/// The largest number of endpoints in a report. It bounds the size of the report.
+/// The largest number of backed-off endpoints in a report. It limits the size of the report.
 const MOST_ENDPOINTS: usize = 50;
 
-/// The report of a node.
+/// The report of a node about itself. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// The version of the program.
     pub version: String,
     /// The revision of the program.
     pub revision: String,
-    /// The time of its start.
+    /// The time at which the node started.
     pub started: String,
-    /// The seconds since its start.
+    /// The number of seconds since the node started.
     pub uptime_seconds: u64,
-    /// The hash of its configuration file.
+    /// The hash of the text of the node's configuration file.
     pub configuration: String,
     /// The configured Redis servers; empty for a gateway without Redis.
     pub redis: Vec<RedisStatus>,
-    /// The certificates of its listeners.
+    /// The certificates of the node's listeners.
     pub certificates: Vec<CertificateStatus>,
-    /// The last reload of its configuration, or its start.
+    /// The last reload of the node's configuration, or the start.
     pub last_reload: ReloadStatus,
-    /// The endpoints of Iluma's from which it backs off.
+    /// Iluma's endpoints from which the node backs off: Iluma refused calls there, so the node sends no call there
+    /// before the next probe.
     pub backing_off: Vec<BackingOff>,
 }
 
-/// A Redis of a node.
+/// The condition of a configured Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisStatus {
-    /// The configuration key of its address.
+    /// The configuration key of the address, such as `state.redis.url`.
     pub name: String,
-    /// `single`, `sentinel` or `cluster`.
+    /// The kind of its servers: `single`, `sentinel` or `cluster`.
     pub topology: String,
-    /// True while it answers.
+    /// True while Redis answers.
     pub up: bool,
-    /// The time at which it last came up or went out.
+    /// The time of the last change of `up`.
     pub since: String,
-    /// The cause of an outage.
+    /// The last cause of an outage; `None` while Redis answers, or before it was asked.
     pub cause: Option<String>,
 }
 
 /// The certificate of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateStatus {
-    /// The listener.
+    /// The name of the listener.
     pub listener: String,
     /// The time at which the certificate expires.
     pub expires: String,
 }
 
-/// A reload of the configuration.
+/// A reload of the configuration, or the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadStatus {
     /// The time of the reload.
     pub time: String,
     /// True if the loaded configuration is in effect; false if it was refused.
     pub success: bool,
-    /// The faults of the configuration, if it was refused.
+    /// The faults of the configuration; `None` if it is in effect.
     pub fault: Option<String>,
 }
 
-/// An endpoint of Iluma's that refuses calls.
+/// An endpoint of Iluma that refuses calls because their rate is too high.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackingOff {
     /// The account.
@@ -76,11 +77,11 @@ pub struct BackingOff {
     pub method: String,
     /// The path pattern.
     pub path: String,
-    /// The time of the next probe.
+    /// The time before which the node sends no probe.
     pub until: String,
 }
 
-/// A node's report with its alarms, in the form that is published.
+/// A node's report with its alarms, in the form that the node publishes to the other nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Published {
     #[serde(flatten)]
@@ -88,17 +89,17 @@ pub(super) struct Published {
     pub(super) alarms: Vec<Alarm>,
 }
 
-/// The facts about the program itself.
+/// The version and the revision of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct Build {
-    /// The version.
+    /// The version, such as `1.2.3`.
     pub version: &'static str,
-    /// The revision.
+    /// The revision of the source code, or `unknown`.
     pub revision: &'static str,
 }
 
 impl NodeReport {
-    /// Makes the report of these facts.
+    /// Makes the report from the facts, the program's version, the time of the start and the duration since the start.
     pub(super) fn of(facts: &Facts, build: Build, (started, uptime): (SystemTime, Duration)) -> Self {
         let backing_off = facts.backing_off.iter().take(MOST_ENDPOINTS);
         Self {

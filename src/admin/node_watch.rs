@@ -1,4 +1,4 @@
-//! The reports of all nodes: this node's current one, and those that the others have published.
+//! Collects the reports of all nodes: this node's current report, and the published reports of the other nodes.
 
 use super::alarms::Raised;
 use super::answer::Refusal;
@@ -11,11 +11,11 @@ use futures_util::future::BoxFuture;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
-/// Collects the facts about this node.
+/// The parts from which this node's report is made.
 pub struct Collect {
-    /// Returns the current facts.
+    /// The function that returns the current facts about this node.
     pub facts: Box<dyn Fn() -> BoxFuture<'static, Facts> + Send + Sync>,
-    /// This node's membership among the nodes that share a Redis. It publishes the reports.
+    /// This node's membership among the nodes that share a Redis, which publishes the reports; `None` without Redis.
     pub membership: Option<Membership>,
     /// The version and the revision of the program.
     pub build: Build,
@@ -32,12 +32,12 @@ impl std::fmt::Debug for Collect {
 pub(super) struct KnownNode {
     pub(super) name: String,
     pub(super) is_live: bool,
-    /// The time of its last heartbeat.
+    /// The time of the node's last heartbeat; for this node, the current time.
     pub(super) seen: String,
     pub(super) report: Option<Published>,
 }
 
-/// The watch over the nodes.
+/// The source of the reports of all nodes.
 #[derive(Debug)]
 pub(super) struct NodeWatch {
     /// This node's name.
@@ -54,13 +54,13 @@ impl NodeWatch {
         Self { node: node.to_owned(), clock, started, collect: OnceLock::new(), raised: Raised::default() }
     }
 
-    /// Sets the function that collects the facts.
+    /// Sets the parts from which this node's report is made.
     pub(super) fn collect_by(&self, collect: Collect) {
         // The start sets this once; a second `set` would change nothing.
         let _ = self.collect.set(collect);
     }
 
-    /// Publishes this node's report with the next heartbeats.
+    /// Publishes this node's report to the other nodes with the next heartbeats. Does nothing without Redis.
     pub(super) async fn publish(&self) {
         let Some(collect) = self.collect.get() else { return };
         let Some(membership) = &collect.membership else { return };
@@ -69,6 +69,7 @@ impl NodeWatch {
     }
 
     /// Returns this node and the other nodes in Redis, sorted by name. The flag is false if other nodes may be missing.
+    /// Returns a refusal while this node is still starting.
     pub(super) async fn known(&self) -> Result<(Vec<KnownNode>, bool), Refusal> {
         let not_yet = || Refusal::Unavailable("the node has just started; try again".to_owned());
         let collect = self.collect.get().ok_or_else(not_yet)?;

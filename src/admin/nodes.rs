@@ -14,11 +14,11 @@ use std::sync::Arc;
 #[derive(Debug, Serialize)]
 struct ShownNode {
     name: String,
-    /// `live`, or `silent` if it stopped its heartbeats without leaving.
+    /// The state: `live`, or `silent` if the node stopped its heartbeats without leaving.
     state: &'static str,
-    /// The time of its last heartbeat.
+    /// The time of the node's last heartbeat.
     seen: String,
-    /// The node's report; `None` if it has none that this version can read.
+    /// The node's report; `None` if the node has published none, or if this version can't read it.
     #[serde(flatten)]
     report: Option<NodeReport>,
 }
@@ -33,7 +33,7 @@ struct Alarms {
     alarms: Vec<Alarm>,
 }
 
-/// `GET /v1/nodes`: all nodes, with this node's current report and the last published reports of the others.
+/// `GET /v1/nodes`: lists all nodes, with this node's current report and the last published reports of the others.
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     takes_no_query(query.as_deref())?;
     let (known, is_complete) = context.watch.known().await?;
@@ -44,7 +44,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): R
     Ok(told(json(StatusCode::OK, &Nodes { nodes: shown.collect() }), is_complete))
 }
 
-/// `GET /v1/alarms`: the alarms of all nodes, the most urgent first.
+/// `GET /v1/alarms`: lists the alarms of all nodes, the most urgent first.
 pub(super) async fn alarms(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

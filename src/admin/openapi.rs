@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const COMPONENTS: &str = include_str!("openapi/components.json");
 
-/// The document, in the form that is sent.
+/// The OpenAPI document as JSON, in the form that is sent.
 #[derive(Debug, Clone)]
 pub(super) struct Document(Bytes);
 
@@ -23,7 +23,7 @@ impl Document {
     }
 }
 
-/// `GET /v1/openapi.json`: the document.
+/// `GET /v1/openapi.json`: answers with the document.
 pub(super) async fn show(Extension(Document(document)): Extension<Document>) -> Response {
     typed(StatusCode::OK, JSON, document)
 }
@@ -63,7 +63,7 @@ fn described(operation: &Operation) -> Value {
     described
 }
 
-/// Adds an answer to the description of the answers with the same status.
+/// Adds an answer to `response`, the description of all answers with the same status.
 fn add(response: &mut Value, answer: &Answer) {
     let Answer { status, content_type, schema, reason, text } = answer;
     if response.is_null() {

@@ -15,19 +15,19 @@ use std::time::Duration;
 
 pub(super) const JSON: &str = "application/json";
 
-/// An operation: a method of a path.
+/// An operation of the API: one method of one path.
 #[derive(Debug)]
 pub struct Operation {
     /// The method.
     pub method: &'static str,
     /// The path; `{name}` matches any one segment.
     pub path: &'static str,
-    /// The purpose.
+    /// The purpose, in a few words.
     pub summary: &'static str,
     pub(super) access: Access,
-    /// The names of parameters of the query, among the components of the document.
+    /// The names of the query's parameters, by which `openapi/components.json` describes them.
     pub(super) query: &'static [&'static str],
-    /// The schema of the body, and true if a body is required.
+    /// The name of the body's schema, and true if a body is required; `None` if the operation takes no body.
     pub(super) body: Option<(&'static str, bool)>,
     pub(super) answers: Vec<Answer>,
     pub(super) handler: MethodRouter<Arc<Context>>,
@@ -36,11 +36,11 @@ pub struct Operation {
 /// The right that an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// No token.
+    /// The operation needs no token.
     Open,
-    /// A token of any role.
+    /// The operation needs a token of any role.
     Viewer,
-    /// A token of the order's role.
+    /// The operation needs a token that has at least the order's role.
     Order(Order),
 }
 
@@ -51,14 +51,14 @@ pub(super) struct Answer {
     pub(super) content_type: &'static str,
     /// The name of the schema; `None` for text.
     pub(super) schema: Option<&'static str>,
-    /// The value of `x-gateway-error`.
+    /// The value of the header `x-gateway-error`; `None` for a success.
     pub(super) reason: Option<&'static str>,
     /// The meaning of the answer.
     pub(super) text: String,
 }
 
 impl Operation {
-    /// Declares a path that needs no token.
+    /// Declares a GET that needs no token. `content_type` is the type of its answer.
     pub(super) fn open(
         path: &'static str,
         handler: MethodRouter<Arc<Context>>,
@@ -140,28 +140,28 @@ impl Operation {
         })
     }
 
-    /// Adds a content type, other than JSON, that the answer may have.
+    /// Adds a success answer of another content type.
     pub(super) fn or_as(self, content_type: &'static str) -> Self {
         self.with(Answer { status: StatusCode::OK, content_type, schema: None, reason: None, text: "Done".to_owned() })
     }
 
-    /// Names the parameters of the query.
+    /// Sets the names of the query's parameters.
     pub(super) fn query(self, names: &'static [&'static str]) -> Self {
         Self { query: names, ..self }
     }
 
-    /// Names the schema of a body.
+    /// Sets the schema of a required body, and adds the refusals that a body can get.
     pub(super) fn body(self, schema: &'static str) -> Self {
         Self { body: Some((schema, true)), ..self }.refusing([Refusal::TooLarge, Refusal::TooSlow, Refusal::CutOff])
     }
 
-    /// Names the schema of a body that may be left out.
+    /// Sets the schema of an optional body, and adds the refusals that a body can get.
     pub(super) fn optional_body(self, schema: &'static str) -> Self {
         let described = self.body(schema);
         Self { body: Some((schema, false)), ..described }
     }
 
-    /// Adds refusals.
+    /// Adds refusals to the possible answers.
     pub(super) fn refusing(self, refusals: impl IntoIterator<Item = Refusal>) -> Self {
         refusals.into_iter().fold(self, |operation, refusal| {
             let (status, _, reason) = refusal.shape();
@@ -171,7 +171,7 @@ impl Operation {
         })
     }
 
-    /// Adds the refusal of a request while state, the ledger or the other nodes can't be read.
+    /// Adds the refusal that is given while state, the ledger or the other nodes can't be read.
     pub(super) fn reading(self) -> Self {
         self.refusing([unavailable()])
     }
@@ -198,7 +198,7 @@ impl Operation {
         self
     }
 
-    /// Returns the role that the operation needs; `None` if it needs no token.
+    /// Returns the lowest role that may use the operation; `None` if the operation needs no token.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         match self.access {

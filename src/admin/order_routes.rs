@@ -1,4 +1,4 @@
-//! The paths of orders: each body is read whole before its order begins.
+//! The paths of orders about the cache, persons and callbacks. Each body is read whole before its order begins.
 
 use super::answer::Refusal;
 use super::audit::{Order, carry_out};
@@ -17,8 +17,8 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
 
-/// `POST /v1/cache/purge`: removes stored answers by route, by team (its private ones), or all. With `dry_run` it only
-/// counts them; that is not an order, because nothing changes.
+/// `POST /v1/cache/purge`: removes the stored answers of a route, the private answers of a team, or all answers. With
+/// `dry_run` it only counts them. Counting is not an order, because nothing changes.
 pub(super) async fn purge(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -75,7 +75,8 @@ fn purged(changes: &[Change]) -> String {
     }
 }
 
-/// `POST /v1/callbacks/pause` with `{"tenant"}` and optionally `type`: stops attempts until they are resumed.
+/// `POST /v1/callbacks/pause` with `{"tenant"}` and optionally `type`: stops the attempts at the team's endpoints until
+/// they are resumed.
 pub(super) async fn pause(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -85,7 +86,8 @@ pub(super) async fn pause(
     about_endpoints((&context, &caller), Order::PauseCallbacks, request, work).await
 }
 
-/// `POST /v1/callbacks/resume` with `{"tenant"}` and optionally `type`: ends pauses of any reason.
+/// `POST /v1/callbacks/resume` with `{"tenant"}` and optionally `type`: ends the pauses of the team's endpoints,
+/// whatever their reason.
 pub(super) async fn resume(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -95,7 +97,8 @@ pub(super) async fn resume(
     about_endpoints((&context, &caller), Order::ResumeCallbacks, request, work).await
 }
 
-/// `POST /v1/callbacks/test` with `{"tenant"}` and optionally `type`: sends a signed test delivery.
+/// `POST /v1/callbacks/test` with `{"tenant"}` and optionally `type`: sends a signed test delivery to the team's
+/// endpoints.
 pub(super) async fn test(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -105,7 +108,7 @@ pub(super) async fn test(
     about_endpoints((&context, &caller), Order::TestCallbacks, request, work).await
 }
 
-/// Carries out an order about endpoints of a team. The body names the team, and may name a type.
+/// Carries out an order about the endpoints of a team. The body names the team, and may name one type of callbacks.
 async fn about_endpoints<F>(
     (context, caller): (&Context, &Caller),
     order: Order,
@@ -132,7 +135,7 @@ pub(super) async fn delete_dead_letter(
     carry_out(&context, &caller, Order::DeleteDeadLetter, subject, work).await
 }
 
-/// The body of a purge, which selects exactly one of a route, a team, or all entries.
+/// The body of a purge. It must select exactly one: a route, a team, or all entries.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Purge {
@@ -143,7 +146,8 @@ struct Purge {
     dry_run: bool,
 }
 
-/// Reads the changes of a purge. The flag is true if the entries are only counted.
+/// Parses the body of a purge. Returns the changes, and true if the entries are only to be counted. `is_known` returns
+/// true for the name of a configured team.
 fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<(Vec<Change>, bool), Refusal> {
     let unclear = || {
         Refusal::invalid(
@@ -168,8 +172,8 @@ fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<(Vec<Change>
     Ok((changes?, dry_run))
 }
 
-/// Returns the changes that purge the answers of a row and of the rows that it includes; `None` if answers of the row
-/// are never stored.
+/// Returns the changes that purge the answers of a row of the route table, and of the rows that it includes. Returns
+/// `None` if answers of the row are never stored.
 fn of_route(name: RouteName) -> Option<Vec<Change>> {
     let own = name.spec().kind.subject()?;
     let included = name.spec().includes.iter().filter_map(|name| name.spec().kind.subject());

@@ -1,4 +1,4 @@
-//! The data that operators' orders change: stored answers are purged, persons are erased, callbacks are replayed.
+//! Carries out operators' orders: purges stored answers, erases persons, and replays, pauses and tests callbacks.
 
 use super::answer::Refusal;
 use super::outcome::Outcome;
@@ -15,11 +15,11 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The source of the amount that a team has spent of its budget, in rupiah.
+/// A function that returns the rupiah that a team has spent of its budget this month.
 pub struct BudgetUse(Box<dyn Fn(&TenantName) -> u64 + Send + Sync>);
 
 impl BudgetUse {
-    /// Makes the source from a function that returns the cost of a team's calls this month, in rupiah.
+    /// Wraps a function that returns the cost of a team's calls this month, in rupiah.
     pub fn new(used: impl Fn(&TenantName) -> u64 + Send + Sync + 'static) -> Self {
         Self(Box::new(used))
     }
@@ -35,7 +35,7 @@ impl std::fmt::Debug for BudgetUse {
     }
 }
 
-/// The parts that orders change or read, and the budgets that the list of teams shows.
+/// The parts that orders change or read, and the use of budgets, which the list of teams shows.
 #[derive(Debug)]
 pub struct Orders {
     /// The stored answers.
@@ -44,7 +44,7 @@ pub struct Orders {
     pub state: State,
     /// Deliveries and endpoints.
     pub callbacks: Arc<Callbacks>,
-    /// The clients that sent wrong tokens.
+    /// The counters of wrong tokens, by the client's address.
     pub failures: AuthFailures,
     /// The audit log, which has every order.
     pub audit: AuditLog,
@@ -54,9 +54,9 @@ pub struct Orders {
     pub node: String,
     /// Teams' keys and suspensions.
     pub registry: Registry,
-    /// Makes the tags of the person that an order names.
+    /// The tool that makes the tags of the person whom an order names.
     pub persons: Persons,
-    /// The teams' budgets.
+    /// The use of each team's budget.
     pub budgets: BudgetUse,
 }
 
@@ -133,7 +133,7 @@ struct Purged {
     left: Vec<String>,
 }
 
-/// The numbers of stored answers by level.
+/// The numbers of stored answers on each level of the cache.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct PurgedCounts {
     disk: u64,
@@ -147,8 +147,8 @@ fn purged(removed: Removed, dry_run: bool) -> Outcome {
     Outcome::removed(json!(counts), &Purged { dry_run, removed: counts, left: left.clone() }, left)
 }
 
-/// Returns each node's part in an erasure. If no node has reported, the only node is this one, `own`. Its part is done
-/// if `is_whole` is true.
+/// Returns each node's part in an erasure. If `nodes` is empty, the only node is this node, `own`; its part is done if
+/// `is_whole` is true.
 fn node_outcomes(nodes: Vec<NodeTaken>, own: &str, is_whole: bool) -> Vec<NodeOutcome> {
     let state = |is_done: bool| if is_done { NodeState::Done } else { NodeState::Left };
     if nodes.is_empty() {

@@ -10,16 +10,16 @@ use serde_json::Value;
 /// The result of an order.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// The changes, as numbers by name.
+    /// The numbers of changed things, as a JSON object by kind, for the audit log.
     pub(super) counts: Value,
     /// The names of the nodes and stores that could not be reached; empty if the order is done.
     pub(super) left: Vec<String>,
-    /// The answer.
+    /// The answer to the client.
     pub(super) answer: Result<Response, Refusal>,
 }
 
 impl Outcome {
-    /// Returns the outcome of an order about callbacks. Its counts are also its answer.
+    /// Returns the outcome of an order about callbacks. The counts are also the answer to the client.
     pub(super) fn counted(counts: Result<Value, Refusal>) -> Self {
         let answer = counts.map(|counts| (json(StatusCode::OK, &counts), counts));
         match answer {
@@ -28,7 +28,8 @@ impl Outcome {
         }
     }
 
-    /// Returns the outcome of an order that removes: 200 with `result`, or 503 if something is left to do.
+    /// Returns the outcome of an order that removes data. The answer is 200 with `result`, or 503 with `result` if
+    /// `left` names nodes or stores that were not reached.
     pub(super) fn removed(counts: Value, result: &impl Serialize, left: Vec<String>) -> Self {
         let answer = if left.is_empty() { json(StatusCode::OK, result) } else { incomplete(result) };
         Self { counts, left, answer: Ok(answer) }

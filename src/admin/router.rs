@@ -24,19 +24,20 @@ use std::time::Duration;
 
 /// The bounds of a request.
 const BOUNDS: Bounds = Bounds {
-    // The largest order settles a thousand calls without notes, or some hundred with them. Other orders have a handful
-    // of fields.
+    // The largest order settles a thousand calls without notes, or some hundreds of calls with notes. Other orders have
+    // a handful of fields.
     body: 64 << 10,
     // An operator's machine sends a body of this size at once.
     body_deadline: Duration::from_secs(10),
-    // The slowest order is an erasure: nodes have seconds to apply it, and the database is rewritten without the data.
+    // The slowest order is an erasure: the other nodes get some seconds to apply it, and the database is rewritten
+    // without the erased data.
     answer_deadline: Duration::from_secs(60),
 };
 
 /// The time between two reports of a node.
 const REPORTING: Duration = Duration::from_secs(2);
 
-/// The service of the `admin` listener.
+/// The service of the `admin` and `status` listeners.
 #[derive(Debug)]
 pub struct Admin(Arc<Context>);
 
@@ -53,12 +54,12 @@ impl Admin {
         Self(Arc::new(Context::new(settings, telemetry, orders, ledger, clock)))
     }
 
-    /// Sets the function that collects the facts about this node.
+    /// Sets the parts from which this node's report is made.
     pub fn collect_by(&self, collect: Collect) {
         self.0.watch.collect_by(collect);
     }
 
-    /// Publishes this node's report to the other nodes every 2 seconds, without end.
+    /// Publishes this node's report to the other nodes every 2 seconds, until the future is dropped.
     pub async fn keep_reporting(&self) {
         loop {
             self.0.watch.publish().await;
@@ -86,7 +87,7 @@ impl Admin {
         self.layered(self.served(open()).fallback(async || Refusal::UnknownPath))
     }
 
-    /// Returns a router of operations. It is the only place that gives the API a path.
+    /// Returns a router that serves the operations. Only this function adds paths of the API.
     fn served(&self, operations: Vec<Operation>) -> Router<Arc<Context>> {
         operations.into_iter().fold(Router::new(), |router, Operation { path, access, handler, .. }| match access {
             Access::Open | Access::Viewer => router.route(path, handler),
@@ -106,7 +107,7 @@ impl Admin {
         )
     }
 
-    /// Applies other settings.
+    /// Applies changed settings.
     pub fn reload(&self, settings: &Settings) {
         self.0.reload(settings);
     }
@@ -116,7 +117,7 @@ impl Admin {
         self.0.drain();
     }
 
-    /// Waits until every order that was begun has ended, for `most` at the longest.
+    /// Waits until every order that has begun has ended, but at most for `most`.
     pub async fn finish(&self, most: Duration) {
         if !self.0.running.drain(most).await {
             tracing::warn!("an operator's order did not end in time: give it again after the restart");

@@ -37,7 +37,8 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Returns the token of the configuration that the request carries, if it carries exactly one.
+    /// Returns the configured token in the request's `authorization` header. Returns `None` if the header is missing,
+    /// is repeated, or has no configured token.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<&Token> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -45,8 +46,8 @@ impl Tokens {
         self.with_secret(given.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))
     }
 
-    /// Returns the token with this secret. Its hash is compared with those of all tokens, so that the time reveals
-    /// nothing, not even a token's length.
+    /// Returns the token with this secret. The hash of the secret is compared with the hashes of all tokens. So the
+    /// duration reveals nothing, not even a token's length.
     pub(super) fn with_secret(&self, secret: &str) -> Option<&Token> {
         let given = hash(secret);
         self.0.iter().fold(None, |found, known| {
@@ -55,7 +56,8 @@ impl Tokens {
         })
     }
 
-    /// Returns the role of the token with this name, if its secret is still the one with this hash.
+    /// Returns the role of the token with this name; `None` if there is no such token, or if its secret no longer has
+    /// the hash `secret`.
     pub(super) fn role_of(&self, name: &str, secret: &[u8; 32]) -> Option<Role> {
         let known = self.0.iter().find(|known| &*known.name == name)?;
         bool::from(known.hash.ct_eq(secret)).then_some(known.role)

@@ -1,4 +1,4 @@
-//! Calls with an unknown outcome, on all nodes, and their settlement by hand.
+//! Lists calls with an unknown outcome on all nodes, and settles them by hand.
 
 use super::answer::{Refusal, json};
 use super::audit::{Order, carry_out};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The number of calls of a page if the query has no `limit`.
+/// The number of calls in a page if the query has no `limit`.
 const PAGE: usize = 100;
 /// The largest `limit`, and the largest number of calls in an order.
 const MOST: usize = 1000;
@@ -26,7 +26,7 @@ const LONGEST_NOTE: usize = 200;
 /// The longest name of a node in bytes: a host name has at most 253.
 const LONGEST_NODE: usize = 255;
 
-/// The call after which a page begins: a call of this node, or of another node.
+/// The last call of the page before: a call of this node, or of another node.
 #[derive(Debug, PartialEq, Eq)]
 enum After {
     Own(i64),
@@ -46,8 +46,9 @@ impl std::str::FromStr for After {
     }
 }
 
-/// `GET /v1/usage/unknown`: the calls whose outcome is unknown, first this node's calls, the oldest first. The
-/// parameters are `tenant`, `limit` and `after` (the `next` of the page before).
+/// `GET /v1/usage/unknown`: lists the calls whose outcome is unknown. This node's calls come first, then the calls of
+/// the other nodes by name; each node's oldest call comes first. The parameters are `tenant`, `limit` and `after` (the
+/// `next` of the page before).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let (ledger, query) = (&context.ledger, query.unwrap_or_default());
     let (mut tenant, mut after, mut most) = (None, After::Own(0), PAGE);
@@ -109,7 +110,7 @@ struct Settlements {
     calls: Vec<Settlement>,
 }
 
-/// The outcome of one call, in an order.
+/// The outcome that an order gives to one call.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settlement {
@@ -143,7 +144,7 @@ impl From<Decided> for ledger::Outcome {
     }
 }
 
-/// `POST /v1/usage/unknown/settle`: settles calls by hand, also those that other nodes booked.
+/// `POST /v1/usage/unknown/settle`: settles calls by hand, including calls that other nodes booked.
 pub(super) async fn settle(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -155,7 +156,7 @@ pub(super) async fn settle(
     carry_out(&context, &caller, Order::Settle, Some(subject), async move { settled(&ledger, outcomes).await }).await
 }
 
-/// Reads an order to settle calls. An order that names a call twice is refused.
+/// Parses an order to settle calls. An order that names a call twice is refused.
 fn wanted(body: &[u8]) -> Result<Vec<Settlement>, Refusal> {
     let unclear = || {
         Refusal::invalid(

@@ -19,7 +19,8 @@ const MOST: usize = 10_000;
 #[derive(Debug, serde::Serialize)]
 struct Usage {
     rows: Vec<Row>,
-    /// The name of the last line; null if no further lines follow, and absent if the request asks for no page.
+    /// The name of the page's last line, from which the next page continues. It is null if no further lines follow, and
+    /// absent if the request did not ask for a page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Option<String>>,
     restored: Vec<String>,
@@ -35,13 +36,13 @@ struct Usage {
 #[derive(Debug)]
 struct Asked {
     selection: Selection,
-    /// False if all lines must fit into the answer.
+    /// True if the request asks for a page. False if all lines must fit into the answer.
     is_page: bool,
 }
 
-/// `GET /v1/usage`: the lines of the ledger between the days `from` and `to`, both included. By default these are the
-/// first of this month and today. `by` sums the lines with the same day, tenant or route, and `tenant` selects one
-/// tenant. `limit` and `after` (the `next` of the page before) ask for a page.
+/// `GET /v1/usage`: lists the lines of the ledger from the day `from` to the day `to`, both included. By default these
+/// are the first day of this month and today. `by` sums the lines with the same day, tenant or route, and `tenant`
+/// selects one tenant. `limit` and `after` (the `next` of the page before) ask for a page.
 pub(super) async fn usage(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

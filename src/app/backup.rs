@@ -1,7 +1,8 @@
-//! Backups of a node's state: they are made while it serves, and a restore repeats all later erasures.
+//! Backups of a node's state: a backup is made while the node serves, and a restore repeats all later erasures.
 //!
-//! Invariants: a copy is consistent, and holds personal data in envelopes only; the replaced state is set aside, and
-//! nothing changes if the restore fails; after a restore no answer is found that was stored before it.
+//! Invariants: a copy is consistent, and holds personal data in envelopes only; a restore sets the replaced state
+//! aside, and changes nothing if it fails before it renames the files; after a restore, the gateway uses no cached
+//! answer that was stored before the restore.
 
 use super::error::StartError;
 use super::storage;
@@ -26,13 +27,13 @@ const DATABASE: &[u8] = b"SQLite format 3\0";
 /// The reason why a copy was not made or not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is no state.
+    /// There is no state at the configured path. Holds the path.
     #[error("state.path: there is no state at {}: no gateway with this configuration has run here", .0.display())]
     NoState(PathBuf),
-    /// A running gateway uses the state.
+    /// A running gateway uses the state. Holds the path of the state.
     #[error("state.path: a running gateway uses {}: stop it, restore, and start it again", .0.display())]
     Running(PathBuf),
-    /// The file is no copy of state.
+    /// The file is not a copy of state, or is damaged. Holds the path of the file.
     #[error("{} is no backup of iluma-gateway, or is damaged: give a file that `iluma-gateway backup` has written", .0.display())]
     NotABackup(PathBuf),
     /// A line of the file is not the receipt of an erasure. Holds the file and the line's number.
@@ -64,34 +65,35 @@ pub enum BackupError {
 /// An order to restore a copy.
 #[derive(Debug)]
 pub struct RestoreOrder<'a> {
-    /// The copy.
+    /// The file with the copy.
     pub from: &'a Path,
-    /// A file whose erasures are applied as well: exported receipts, another copy, or a database.
+    /// A file whose erasures the restore repeats as well: exported receipts, another copy, or a database. `None` if
+    /// there is no such file.
     pub erasures: Option<&'a Path>,
-    /// True to keep the keys that were made by the API.
+    /// True to keep the keys that were made by the API; false to drop them.
     pub keep_keys: bool,
 }
 
 /// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// The number of person tags that are known to be erased. The restore erased their entries in the copy.
+    /// The number of person tags with a known erasure. The restore has erased the entries with these tags in the copy.
     pub persons: usize,
-    /// The entries of the copy that the restore erased.
+    /// The numbers of entries that the restore erased in the copy.
     pub erased: Erased,
-    /// The number of keys that the restore dropped.
+    /// The number of keys made by the API that the restore dropped.
     pub keys: u64,
     /// The path of the replaced state; `None` if there was none.
     pub aside: Option<PathBuf>,
-    /// True if the erasures of the replaced state could not be read.
+    /// True if the erasures in the replaced state could not be read, and so were not repeated.
     pub is_former_unreadable: bool,
 }
 
 /// Copies the state to a new file. The gateway may serve meanwhile. The copy does not contain the cache.
 ///
 /// # Errors
-/// Returns an error if there is no state, if its keys are not the configured ones, or if a file can't be read or written. No new
-/// file is left then.
+/// Returns an error if there is no state, if its keys are not the configured keys, or if a file can't be read or
+/// written. After an error no new file is left.
 pub fn back_up(settings: &Settings, to: &Path) -> Result<(), BackupError> {
     let path = &settings.state.path;
     if !path.exists() {
@@ -117,11 +119,12 @@ fn copy_into(path: &Path, to: &Path) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Replaces the state by a copy, and erases again what was erased after the copy was made.
+/// Replaces the state by a copy, and repeats in the copy the erasures that the replaced state or the order's file
+/// knows.
 ///
 /// # Errors
-/// Returns an error if the gateway runs, if the file is no backup, or if a file can't be read or written. The state is unchanged
-/// then.
+/// Returns an error if the gateway runs, if the file is not a backup, if a configured key is not a key of the copy, or
+/// if a file can't be read or written. The state is unchanged then, unless an error occurs while the files are renamed.
 pub async fn restore(settings: &Settings, order: RestoreOrder<'_>) -> Result<Restored, BackupError> {
     let path = &settings.state.path;
     verify(order.from)?;
@@ -143,7 +146,8 @@ pub async fn restore(settings: &Settings, order: RestoreOrder<'_>) -> Result<Res
     Ok(Restored { persons, erased, keys, aside, is_former_unreadable })
 }
 
-/// Makes the new state from a copy, in a file beside the current state.
+/// Makes the new state from a copy, in a file beside the current state. Returns the number of person tags with a known
+/// erasure, the erased entries, and the number of dropped keys.
 async fn prepare(
     settings: &Settings,
     order: &RestoreOrder<'_>,
@@ -188,7 +192,8 @@ fn end_sessions(connection: &Connection) -> rusqlite::Result<usize> {
     connection.execute("DELETE FROM sessions", [])
 }
 
-/// Deletes the keys that were made by the API, because some may have been revoked after the copy was made.
+/// Deletes the keys that were made by the API, because some may have been revoked after the copy was made. Returns the
+/// number of deleted keys.
 fn drop_keys(connection: &Connection) -> rusqlite::Result<u64> {
     let table = "SELECT 1 FROM sqlite_master WHERE name = 'registry'";
     if connection.query_row(table, [], |_| Ok(())).optional()?.is_none() {
@@ -197,7 +202,8 @@ fn drop_keys(connection: &Connection) -> rusqlite::Result<u64> {
     connection.execute("DELETE FROM registry WHERE field = 'key'", []).map(|count| count as u64)
 }
 
-/// Sets the replaced state aside, and puts the new file in its place.
+/// Renames the current state, and puts the new file in its place. Also deletes the cache on disk. Returns the new path
+/// of the replaced state; `None` if there was no state.
 fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     let file = |error| BackupError::File(path.to_owned(), error);
     let _reserved = database::reserve(path).map_err(|error| refused(path, error))?;
@@ -215,7 +221,7 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     Ok(is_there.then_some(aside))
 }
 
-/// The erasures that a restore applies, and their receipts, which it keeps.
+/// The erasures that a restore repeats, and their receipts, which are added to the new state.
 #[derive(Debug, Default)]
 struct KnownErasures {
     tags: BTreeSet<Tag>,
@@ -251,7 +257,7 @@ fn erasures_in(file: &Path) -> Result<KnownErasures, BackupError> {
     Ok(KnownErasures { receipts, ..KnownErasures::default() })
 }
 
-/// Returns the erasures in the replaced state; `None` if it can't be read.
+/// Returns the erasures in the state that will be replaced; `None` if that state can't be read.
 async fn former_erasures(path: &Path) -> Result<Option<KnownErasures>, BackupError> {
     if !path.exists() {
         return Ok(Some(KnownErasures::default()));
@@ -262,13 +268,13 @@ async fn former_erasures(path: &Path) -> Result<Option<KnownErasures>, BackupErr
         Err(_) => return Ok(None),
     };
     let erased = database.read(KnownErasures::read).await.ok();
-    // After this the file is complete without its write-ahead log.
+    // The write-ahead log is moved into the file, because only the file is set aside.
     let _: Result<(), DatabaseError> = database.scrub().await;
     database.close().await;
     Ok(erased)
 }
 
-/// Refuses a file that is no copy of state, or is damaged.
+/// Returns an error for a file that is not a copy of state, or is damaged.
 fn verify(file: &Path) -> Result<(), BackupError> {
     let look = || -> rusqlite::Result<bool> {
         let connection = read(file)?;

@@ -3,7 +3,7 @@
 use crate::base::clock::Clock;
 use std::io::{self, Write};
 
-/// The environment of an app, in addition to its settings.
+/// The parts of a process that an app uses in addition to its settings.
 pub struct Environment {
     /// The sink of the access log's lines.
     pub access_log: Box<dyn Write + Send>,

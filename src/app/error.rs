@@ -34,10 +34,10 @@ pub enum StartError {
     /// The embedded database can't be read or written.
     #[error("state.path: {0}")]
     Database(#[from] DatabaseError),
-    /// The address of a Redis, or its certificates, can't be used.
+    /// No client can be made for a Redis, because its address or its certificates can't be used.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// A Redis can't be used.
+    /// A Redis can't be used until an operator changes something.
     #[error("{key}: {cause}")]
     UnusableRedis {
         /// The configuration key of the Redis.
@@ -56,7 +56,7 @@ pub enum StartError {
     /// A configured key is not the key of the stored state.
     #[error(transparent)]
     Keys(#[from] state::KeyError),
-    /// Another process runs with this node's identity.
+    /// Another running process has this node's identity.
     #[error("state.path: {0}")]
     Identity(#[from] state::IdentityTaken),
     /// The operating system refuses another operation.

@@ -1,4 +1,4 @@
-//! The listeners, bound and served.
+//! Binds the listeners and serves them.
 
 use super::error::StartError;
 use super::node::{App, Socket, Sockets};
@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The interval between sweeps of idle upstream connections.
+/// The time between two sweeps. A sweep closes idle connections to Iluma, and updates metrics that change with time.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The listeners, bound but not served yet.
@@ -62,7 +62,7 @@ async fn bind(key: &'static str, listener: &config::Listener, bounds: Bounds) ->
 }
 
 impl App {
-    /// Serves the listeners until their stage ends.
+    /// Serves each listener until its stage ends. Also starts the sweeps of the gateway.
     pub(super) fn serve(&self, listeners: Listeners) {
         let Listeners { server, admin: admin_server, callbacks: callbacks_server, status } = listeners;
         let (servers, drain) = (&self.stages.servers, self.drain_timeout);

@@ -32,10 +32,10 @@ pub struct App {
     pub(super) tracer: Tracer,
     pub(super) clock: Clock,
     pub(super) redactor: Redactor,
-    /// The secrets of the active settings.
+    /// The secrets of the active settings, which logs hide.
     pub(super) known_secrets: Mutex<Vec<SecretString>>,
     pub(super) sockets: Sockets,
-    /// The events that the node's report shows.
+    /// The records of events that the node's report shows.
     pub(super) events: NodeEvents,
     pub(super) drain_timeout: Duration,
     /// The settings that only a restart changes, with their values at the start.
@@ -62,14 +62,14 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Returns each listener's name and handle.
+    /// Returns the name and the handle of each listener.
     pub(super) fn handles(&self) -> Vec<(&'static str, ListenerHandle)> {
         let sockets = [("server", &self.server), ("callbacks", &self.callbacks), ("admin", &self.admin)];
         let status = self.status.iter().map(|status| ("status", status));
         sockets.into_iter().chain(status).map(|(name, socket)| (name, socket.handle.clone())).collect()
     }
 
-    /// Applies other settings to new connections.
+    /// Applies changed settings of the listeners to new connections.
     pub(super) fn replace(&self, settings: &Settings) {
         self.server.handle.replace(&settings.server.listener);
         self.callbacks.handle.replace(&settings.callbacks.listener);
@@ -87,11 +87,11 @@ pub(super) struct Stages {
     pub(super) servers: Stage,
     /// The calls that outlive their requests.
     pub(super) leftovers: Tasks,
-    /// The fan-out and delivery of callbacks. They stop with the servers.
+    /// The fan-out and delivery of callbacks. These tasks stop together with `servers`.
     pub(super) deliveries: Tasks,
     /// The background work, which ends after the last request.
     pub(super) background: Stage,
-    /// The connections to Redis, through which the other stages deregister.
+    /// The connections to Redis. They end after most stages, because the node leaves the other nodes through them.
     pub(super) redis_clients: Stage,
     /// The listeners of operators and of probes: readiness and metrics are served until the end.
     pub(super) admin: Stage,
@@ -116,7 +116,7 @@ impl App {
         self.sockets.callbacks.address
     }
 
-    /// Returns the address of the listener for probes, if it is configured.
+    /// Returns the address of the listener for probes; `None` if it is not configured.
     #[must_use]
     pub fn status_address(&self) -> Option<SocketAddr> {
         self.sockets.status.as_ref().map(|socket| socket.address)

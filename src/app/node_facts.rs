@@ -1,4 +1,4 @@
-//! The facts about a node, collected from its parts for its report and its alarms.
+//! Collects the facts about a node from its parts, for its report and its alarms.
 
 use super::redis_clients::RedisClients;
 use super::storage::Storage;
@@ -37,17 +37,17 @@ impl NodeEvents {
         }
     }
 
-    /// Notes the configuration in effect.
+    /// Records the hash of the configuration in effect.
     pub(super) fn configured(&self, settings: &Settings) {
         self.configuration.lock().clone_from(&settings.hash);
     }
 
-    /// Notes the outcome of a reload.
+    /// Records the outcome of a reload.
     pub(super) fn reloaded(&self, reload: ReloadFact) {
         *self.reload.lock() = reload;
     }
 
-    /// Notes the sizes of the queues.
+    /// Records the sizes of the queues of callbacks.
     pub(super) fn queues(&self, queues: &Queues) {
         self.queues.lock().clone_from(queues);
     }
@@ -69,13 +69,13 @@ pub(super) struct FactCollector {
     unreadable: Mutex<Recent>,
 }
 
-/// The readings of a counter in the last 15 minutes.
+/// The readings of a counter in the last 15 minutes, each with its time, and the last reading before them.
 #[derive(Debug, Default)]
 struct Recent(VecDeque<(Instant, u64)>);
 
 impl Recent {
-    /// Adds a reading, and returns the counter's growth in the last 15 minutes, or since the first reading if that is
-    /// newer.
+    /// Adds a reading, and returns the growth of the counter in the last 15 minutes. If the first reading is younger
+    /// than that, returns the growth since the first reading.
     fn growth(&mut self, now: Instant, reading: u64) -> u64 {
         // Of equal readings only the first is kept.
         if self.0.back().is_none_or(|(_, last)| *last != reading) {
@@ -113,7 +113,8 @@ impl FactCollector {
         }
     }
 
-    /// Returns the current facts. A part that does not answer adds no facts.
+    /// Returns the current facts, without the silent nodes: the caller adds them. A part that does not answer adds no
+    /// facts.
     pub(super) async fn collect(&self) -> Facts {
         let now = self.clock.wall();
         let Condition { backing_off, open_circuits, quotas } = self.gateway.condition();

@@ -13,8 +13,8 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Reports that a reload has begun; [`ready`] reports its end. The message has the monotonic time, by which the process
-/// manager knows that it answers the latest reload order.
+/// Reports that a reload has begun; [`ready`] reports its end. The message has the monotonic time. By that time the
+/// process manager knows that the message answers its latest reload order.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -40,7 +40,7 @@ pub(super) fn keep_alive(stage: &Stage) {
     });
 }
 
-/// Sends a message, if there is a socket to send it to.
+/// Sends a message to the process manager. Does nothing if `$NOTIFY_SOCKET` is not set.
 fn tell(states: &[NotifyState<'_>]) {
     let socket = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
     let sent = match socket.as_bytes().strip_prefix(b"@") {
@@ -52,8 +52,8 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends a message to a socket in the abstract namespace, which has no file (sd_notify(3)); the library knows only
-/// sockets with files.
+/// Sends a message to a socket in the abstract namespace, which has no file (sd_notify(3)). The library `sd_notify`
+/// supports only sockets with files.
 fn send_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
     let message: String = states.iter().map(|state| format!("{state}\n")).collect();
     let address = SocketAddr::from_abstract_name(name)?;

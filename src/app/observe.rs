@@ -1,4 +1,4 @@
-//! The numbers that metrics read from other parts, and the secrets that no line of a log may show.
+//! Connects metrics to the numbers of other parts, and lists the secrets that no line of a log may show.
 
 use super::node_facts::NodeEvents;
 use super::redis_clients::RedisClients;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// The outcomes of deliveries. Metrics show each of them from the start, also at 0.
+/// The outcomes of deliveries. Metrics show each outcome from the start, even while its number is 0.
 pub(super) const DELIVERIES: [&str; 6] = [
     Attempt::Delivered.as_str(),
     Attempt::Failed.as_str(),
@@ -38,7 +38,8 @@ pub(super) const DELIVERIES: [&str; 6] = [
     Skipped::Dropped.as_str(),
 ];
 
-/// Returns the hooks of the callbacks: their metrics, the tags of persons, suspensions, and the ledger.
+/// Returns the hooks through which callbacks use other parts: metrics, traces, tags of persons, wrong tokens,
+/// suspensions and the ledger.
 pub(super) fn hooks(
     (metrics, tracer): (&Metrics, &Tracer),
     persons: &Persons,
@@ -72,8 +73,8 @@ pub(super) fn hooks(
     }
 }
 
-/// Records the span of an attempt at a delivery, if its trace is sampled. A delivery may be made days after its callback
-/// arrived, so each attempt is a trace of its own.
+/// Records the span of an attempt at a delivery, if its trace is sampled. A delivery may be made days after its
+/// callback arrived, so each attempt is a trace of its own.
 fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, attempt: &AttemptRecord) {
     let Some(span) = tracer.begin(TraceContext::new()) else { return };
     let mut attributes = vec![
@@ -95,8 +96,9 @@ fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, atte
     });
 }
 
-/// Settles the call that created the record of a callback. The call is found by the record's id, or by the reference if
-/// no answer has named the id.
+/// Settles the call that created the record of a callback. The call is found by the record's id. If `is_unanswered` is
+/// true, no answer has named the id; then the call may also be found by the reference. Returns an error if the ledger
+/// has no room, or if the settlement could not be written; then the inbox keeps the callback.
 async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) -> Result<(), StateError> {
     let Arrived { account, kind, id, body } = arrived;
     let answer = Answer::parse(&body, None);
@@ -110,7 +112,7 @@ async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) -> Result
         None if outcome == Outcome::Unknown => return Ok(()),
         None => ledger.settle(&account, &id, outcome),
     }
-    // The inbox forgets the callback only once its settlement is on disk.
+    // The inbox deletes the callback only after its settlement is on disk.
     ledger.settled().await.map_err(|_| StateError::Unavailable)
 }
 
@@ -145,7 +147,7 @@ pub(super) fn observe(
     metrics.read_one(&families::REDACTIONS, move || redactor.total());
 }
 
-/// Returns the numbers of a cache level's look-ups, by outcome.
+/// Returns the number of look-ups of a cache level for each outcome; all are 0 if there is no such level.
 fn outcomes(counts: Option<&Counts>) -> Vec<(&'static str, u64)> {
     let read = |count: fn(&Counts) -> &AtomicU64| counts.map_or(0, |counts| count(counts).load(Ordering::Relaxed));
     vec![
@@ -156,7 +158,7 @@ fn outcomes(counts: Option<&Counts>) -> Vec<(&'static str, u64)> {
     ]
 }
 
-/// Connects metrics to the numbers of durable state.
+/// Connects metrics to the numbers of durable state and of its disk.
 pub(super) fn observe_state(metrics: &Metrics, state: &State, settings: &config::State) {
     let state = state.clone();
     metrics.read_one(&families::STATE_UNREADABLE, move || state.unreadable());

@@ -12,23 +12,23 @@ use std::path::Path;
 /// The findings of the checks. They contain no secret.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// The faults that keep the gateway from working.
+    /// The faults with which the gateway can't work.
     pub faults: Vec<Fault>,
     /// The warnings: valid but probably unintended settings, and faults that may end by themselves.
     pub warnings: Vec<Fault>,
 }
 
 impl Findings {
-    /// Returns an error with all faults, if there are any.
+    /// Refuses settings with faults.
     ///
     /// # Errors
-    /// Returns the faults, if there are any.
+    /// Returns all faults, if there are any.
     pub fn refuse(&self) -> Result<(), Faults> {
         if self.faults.is_empty() { Ok(()) } else { Err(Faults::new(self.faults.clone())) }
     }
 }
 
-/// Checks the state's folder and each Redis. It writes the layout version to a Redis that has none.
+/// Checks the path of the state and each Redis. It also writes the layout version to a Redis that has none.
 pub async fn look(settings: &Settings) -> Findings {
     let mut findings = Findings { faults: Vec::new(), warnings: settings.warnings.clone() };
     findings.faults.extend(state_file(&settings.state.path));

@@ -9,13 +9,13 @@ use crate::config::{Faults, Settings};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a gateway until SIGTERM or SIGINT; SIGHUP or a changed file reloads.
+/// Runs a gateway until SIGTERM or SIGINT. SIGHUP or a changed file reloads the configuration.
 ///
 /// # Errors
 /// Returns an error if the configuration has faults, or if the system refuses something at the start.
 pub async fn run(path: PathBuf) -> Result<(), StartError> {
-    // The watch of signals and files begins before the gateway serves, so no change is missed. The second load reads
-    // changes that were made before the watch began.
+    // The watch for signals and changed files begins before the gateway serves, so no change is missed. The first load
+    // only names the files to watch. The second load reads changes that were made before the watch began.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;

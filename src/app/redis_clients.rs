@@ -16,12 +16,12 @@ use std::time::Duration;
 /// Redis is out.
 pub(super) const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The clients of Redis; a gateway without Redis has none.
+/// The clients of Redis. Both are `None` for a gateway without Redis.
 #[derive(Debug)]
 pub(super) struct RedisClients {
     /// The client of state, limits and the ledger.
     pub(super) main: Option<RedisClient>,
-    /// The client of the cache, which may have a Redis of its own.
+    /// The client of the cache. It is a clone of `main`, unless the cache has a Redis of its own.
     pub(super) cache: Option<RedisClient>,
 }
 
@@ -44,7 +44,7 @@ impl RedisClients {
         Ok(Self { main: Some(main), cache: Some(cache) })
     }
 
-    /// Returns each client once.
+    /// Returns all clients. A client that is both `main` and `cache` is returned once.
     pub(super) fn all(&self) -> impl Iterator<Item = &RedisClient> {
         // A client that serves both purposes is returned once.
         let main = self.main.iter().filter(|main| self.cache.as_ref().is_none_or(|cache| !cache.is(main)));
@@ -56,7 +56,7 @@ impl RedisClients {
         self.all().for_each(|redis| redis.keep(stage.tasks(), stage.stop()));
     }
 
-    /// Returns the reasons why state may be lost, each after the configuration key of its Redis.
+    /// Returns the reasons why state may be lost. Each begins with the configuration key of the Redis that it concerns.
     pub(super) async fn durability_warnings(&self, state: &State) -> Vec<String> {
         let out = self.all().filter(|redis| !redis.is_up());
         let mut all: Vec<String> = out
@@ -72,7 +72,8 @@ impl RedisClients {
         all
     }
 
-    /// Waits until every client knows if its Redis answers. A client without an answer keeps trying.
+    /// Waits until every Redis answers, at most [`REDIS_TIMEOUT`] for each. A client without an answer keeps trying.
+    /// Returns an error if a Redis can't be used until an operator changes something.
     pub(super) async fn await_them(&self) -> Result<(), StartError> {
         for redis in self.all() {
             let ready = redis.ready(REDIS_TIMEOUT).await;
@@ -82,8 +83,8 @@ impl RedisClients {
     }
 }
 
-/// Returns the reasons why the configured Redis may lose state: persistence is off, the policy evicts, or there is no
-/// answer. A gateway without Redis has none.
+/// Returns the reasons why the configured Redis may lose state: its persistence is off, its eviction policy deletes
+/// keys, or it does not answer. The list is empty for a gateway without Redis.
 ///
 /// # Errors
 /// Returns an error if a Redis can't be used because its address, certificates or answers are wrong, or if a configured

@@ -9,10 +9,11 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
 impl App {
-    /// Applies other settings, all of them or none.
+    /// Applies changed settings, all of them or none. A change of a setting in [`fixed`] is only logged, because it
+    /// takes effect at the next start.
     ///
     /// # Errors
-    /// Returns an error if the machine has no usable trust store for upstream's certificate.
+    /// Returns an error if the machine has no usable trust store for the certificates of Iluma and of teams' endpoints.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         // Logs hide the new secrets before any part can use them, and the old ones until the next reload.
         let new = secrets(settings);
@@ -56,7 +57,8 @@ impl App {
     }
 }
 
-/// Returns the settings that are read only at the start, by key.
+/// Returns the settings that are read only at the start, as pairs of the key and a text of the value. The text of a
+/// secret is a hash.
 #[must_use]
 pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     let (server, state, kept) = (&settings.server, &settings.state, &settings.state.retention);
@@ -95,7 +97,7 @@ pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Returns a text that changes if any of the parts changes. It does not show them.
+/// Returns a text that changes if any of the parts changes. The text does not reveal the parts.
 fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut digest = Sha256::new();
     for part in parts {

@@ -10,7 +10,7 @@ impl App {
         tracing::info!("draining");
         self.admin.drain();
         let Stages { servers, leftovers, deliveries, background, redis_clients, admin } = &self.stages;
-        // One deadline covers everything: the process manager has one too.
+        // Requests, leftover calls and deliveries share one deadline, because the process manager has a deadline too.
         let end = tokio::time::Instant::now() + self.drain_timeout;
         servers.end(self.drain_timeout + LAST_MOMENT).await;
         self.gateway.close();

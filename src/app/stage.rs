@@ -4,10 +4,11 @@ use crate::base::tasks::Tasks;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The time that tasks have for a normal end, in addition to the time for requests in flight.
+/// The time that the tasks of a stage have to end after they were asked to stop. It is added to the time for requests
+/// in flight.
 pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// A group of tasks. A shutdown asks all of them to stop, and then waits for them. Clones share them.
+/// A group of tasks. A shutdown asks all these tasks to stop, and then waits for them. Clones share the tasks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stage {
     tasks: Tasks,

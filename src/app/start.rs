@@ -34,7 +34,7 @@ use std::time::Duration;
 use strum::VariantArray as _;
 use tokio::sync::mpsc;
 
-/// The interval of a node's heartbeats about limits.
+/// The time between two heartbeats of limits, in which nodes share the use of limits.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// The program's version.
@@ -73,7 +73,7 @@ impl App {
     /// Binds the listeners and serves in the background.
     ///
     /// # Errors
-    /// Returns an error if the system, the state, or a Redis refuses the settings; everything that was started is
+    /// Returns an error if the system, the state, or a Redis refuses the settings. All parts that were started are
     /// stopped then.
     pub async fn start(settings: &Settings, environment: Environment) -> Result<Self, StartError> {
         let instruments = Instruments::new(settings, environment)?;
@@ -175,7 +175,8 @@ fn auth_failures(settings: &Settings, metrics: &Metrics, clock: &Clock) -> AuthF
     failures
 }
 
-/// Starts the exporter of spans, if a collector is configured. It ends with the background, after the last request.
+/// Starts the exporter of spans, if a collector is configured. The exporter ends with the stage `background`, after the
+/// last request.
 fn tracer(settings: &Settings, metrics: &Metrics, stages: &Stages) -> Result<Tracer, StartError> {
     let background = &stages.background;
     let tracer = match &settings.otlp {
@@ -209,7 +210,8 @@ fn orders(
     }
 }
 
-/// Connects metrics to state and ledger. Every counter that the configuration names begins at 0.
+/// Connects metrics to state and ledger. The counters of refusal reasons and of each team's deliveries are shown from
+/// the start, at 0.
 fn observe_storage(settings: &Settings, metrics: &Metrics, storage: &Storage) {
     metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
     metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
@@ -232,7 +234,8 @@ fn report(admin: &Arc<Admin>, facts: FactCollector, storage: &Storage, stages: &
     stages.background.spawn_until_end(async move { reporter.keep_reporting().await });
 }
 
-/// Connects to Redis, joins the other nodes, and reads their shared data.
+/// Connects to Redis, joins the other nodes, and reads the data that all nodes share. Also starts the background work
+/// that needs this data.
 async fn catch_up(
     settings: &Settings,
     (gateway, arrivals): (&Arc<Gateway>, mpsc::Receiver<Arrived>),
@@ -248,7 +251,8 @@ async fn catch_up(
     storage.registry.follow().await;
     end_interrupted_orders(storage).await;
     storage.keep(&stages.background);
-    // No node could find an entry that this node stores before it knows the others' epochs.
+    // This node learns the epochs of the other nodes first, because no node finds an entry that was stored under
+    // another epoch.
     gateway.cache().confirm(&Budget::of(REDIS_TIMEOUT)).await;
     for warning in redis_clients.durability_warnings(&storage.state).await {
         tracing::warn!(warning, "Redis may lose state");
@@ -258,7 +262,7 @@ async fn catch_up(
     Ok(())
 }
 
-/// Notes the outcome `interrupted` for orders that an earlier process of this node did not end.
+/// Writes the outcome `interrupted` to the audit log for orders that an earlier process of this node did not end.
 async fn end_interrupted_orders(storage: &Storage) {
     match storage.audit.end_interrupted().await {
         Ok(0) => {}
@@ -293,8 +297,8 @@ fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
     })));
 }
 
-/// Runs the background work of the cache, the owners of records and the claims, and the learning of answers from
-/// callbacks.
+/// Starts the background work of the cache, of record owners and of idempotency claims. Also starts the task that
+/// learns answers from callbacks.
 fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arrived>, stages: &Stages) {
     let background = &stages.background;
     gateway.cache().keep(background.tasks(), background.stop());
@@ -316,7 +320,8 @@ fn renew_callback_urls(settings: &Settings, state: &State, stages: &Stages) {
     });
 }
 
-/// Exchanges limits with the other nodes, now and once a second.
+/// Exchanges the use of limits with the other nodes, at once and then every second. Also takes over back-offs from
+/// other nodes whenever they change.
 async fn keep_heartbeat(gateway: &Arc<Gateway>, stages: &Stages) {
     gateway.heartbeat().await;
     let (gateway, follower) = (Arc::clone(gateway), Arc::clone(gateway));

@@ -25,7 +25,7 @@ pub(super) struct Storage {
     pub(super) registry: Registry,
     pub(super) audit: AuditLog,
     pub(super) erasures: Erasures,
-    /// The node's membership among the nodes of a Redis.
+    /// The node's membership among the nodes that share a Redis; `None` without Redis.
     pub(super) membership: Option<Membership>,
 }
 
@@ -58,8 +58,8 @@ impl Storage {
         Ok(Self { database, ledger, state, registry, audit, erasures, membership })
     }
 
-    /// Verifies the keys against shared state, and takes the node's identity. While Redis is out, both wait until it is
-    /// back.
+    /// Verifies the keys against shared state, and takes the node's identity. While Redis is out, the start does not
+    /// wait: both are done after Redis is back.
     pub(super) async fn take_place(&self) -> Result<(), StartError> {
         match self.state.verify_keys().await {
             Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
@@ -88,8 +88,7 @@ impl Storage {
     }
 }
 
-/// Opens the ledger and the registry of a database, after the configured keys are compared with the key sentinels in
-/// it.
+/// Compares the configured keys with the key sentinels in a database. Then opens the ledger and the registry in it.
 async fn open_parts(
     database: &Database,
     settings: &Settings,
@@ -101,7 +100,8 @@ async fn open_parts(
     Ok((Ledger::open(database.clone(), settings, clock.clone(), redis).await?, registry))
 }
 
-/// Opens the embedded database. It has the node's own ledger, and all state of a gateway without Redis.
+/// Opens the embedded database. It has the node's own ledger and data of the cache. Without Redis it also has all
+/// state.
 pub(super) fn open(path: &Path) -> Result<Database, StartError> {
     let own = [("ledger", ledger::MIGRATIONS), ("cache", cache::MIGRATIONS)];
     let parts = [&[state::MIGRATIONS, REGISTRY_MIGRATIONS, AUDIT_MIGRATIONS, ERASURES_MIGRATIONS], &own[..]].concat();

@@ -1,7 +1,7 @@
-//! Failed authentications: counted, logged, and limited by the client's address.
+//! Counts and logs failed authentications, and limits them by the client's address.
 //!
-//! Invariants: only wrong credentials are counted, so a valid one is never limited; this part never sees a credential; the
-//! table of addresses is bounded, and the address that failed least recently is evicted first.
+//! Invariants: only wrong credentials are counted, so a valid credential is never limited; this part never sees a
+//! credential; the table of addresses is bounded, and the address that failed least recently is evicted first.
 
 use super::clock::Clock;
 use super::log_throttle::LogThrottle;
@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The largest number of addresses that are remembered, of all listeners: some 10 MiB.
+/// The largest number of remembered addresses, for all listeners together. They take about 10 MiB of memory.
 const MOST_ADDRESSES: u64 = 50_000;
-/// The time after its last failure at which an address is forgotten. Its allowance is full again by then.
+/// The time without a failure after which an address is forgotten. By then the address may fail as often as a new one.
 const IDLE: Duration = Duration::from_secs(120);
 
 /// A listener that authenticates its clients.
@@ -76,7 +76,7 @@ impl AuthFailures {
         Self(Arc::new(Inner { clock, counts: Default::default(), table: ArcSwap::from_pointee(Table::new(most)) }))
     }
 
-    /// Applies another limit. Every address starts from zero then.
+    /// Applies the limit `most`. If it differs from the present limit, every address starts again from zero failures.
     pub fn reload(&self, most: NonZeroU32) {
         if self.0.table.load().most != most {
             self.0.table.store(Arc::new(Table::new(most)));
@@ -102,7 +102,7 @@ impl AuthFailures {
         address.limiter.check().map_err(|not_until| not_until.wait_time_from(self.0.clock.nanos()))
     }
 
-    /// Returns the number of failures of each listener since the start.
+    /// Returns the name of each listener, and the number of its failures since the start.
     #[must_use]
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         let count = |listener: Authenticating| self.0.counts[listener as usize].load(Ordering::Relaxed);
@@ -129,7 +129,7 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-/// The gateway's clock as governor reads it.
+/// The gateway's clock for the crate `governor`, which reads nanoseconds since `origin`.
 #[derive(Debug, Clone)]
 struct FailureClock {
     clock: Clock,

@@ -1,7 +1,7 @@
 //! Reads bodies whole into memory, within a bound.
 //!
-//! Invariants: no more bytes than the bound are held, and only if there is room for them; a body whose length header
-//! exceeds the bound is not read.
+//! Invariants: the bytes that are held never exceed the bound, and a piece is held only if there is room for it; a body
+//! whose length header exceeds the bound is not read.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// The reason why a body was not read.
+/// The reason why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotWhole<E> {
     /// The body exceeds the bound.
@@ -28,7 +28,7 @@ pub enum NotWhole<E> {
     Broken(E),
 }
 
-/// The time that a body has to arrive. It begins when the reader first has to wait.
+/// The time limits for the arrival of a body. The total time begins when the reader first has to wait for data.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyTimeouts {
     /// The longest time without data.
@@ -37,8 +37,9 @@ pub struct BodyTimeouts {
     pub total: Duration,
 }
 
-/// Reads a body of at most `most` bytes to its end. Without `timeouts` the body itself must bound its time. `room` is
-/// called before further bytes are held, and returns false if there is no room for them.
+/// Reads a body of at most `most` bytes to its end. If `timeouts` is `None`, the body itself must limit the time.
+/// `room` gets the number of bytes of each piece before the piece is held. It returns false if no memory is left for
+/// the piece.
 ///
 /// # Errors
 /// Returns an error if the body is too large, finds no room, is too slow or cut off.
@@ -51,7 +52,7 @@ pub async fn read<B>(
 where
     B: Body<Data = Bytes>,
 {
-    // An answer to HEAD has the length of the answer to GET, and no body.
+    // An answer to HEAD declares the length of the answer to GET, and has no body.
     if body.size_hint().lower() > most as u64 && !body.is_end_stream() {
         return Err(NotWhole::TooLarge);
     }

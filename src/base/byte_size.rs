@@ -28,14 +28,14 @@ impl ByteSize {
         self.0
     }
 
-    /// Returns the number of bytes as a length in memory; a number that exceeds `usize` becomes the largest one.
+    /// Returns the number of bytes as a length in memory. A number that does not fit becomes `usize::MAX`.
     #[must_use]
     pub fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
 
-/// The error for a text that is no amount of bytes.
+/// The error for a text that is not an amount of bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a size is a whole number with a unit, such as \"256MiB\" (B, KiB, MiB, GiB)")]
 pub struct NotASize;

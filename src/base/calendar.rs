@@ -24,46 +24,47 @@ pub struct Month {
     first: Date,
 }
 
-/// The error for a text that is no time zone, day or month.
+/// The error for a text that is not a time zone, a day or a month.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NotATime {
     /// The text names no time zone.
     #[error("no such time zone; give a name of the IANA database, such as \"Asia/Jakarta\" or \"UTC\"")]
     Zone,
-    /// The text is no day.
+    /// The text is not a day.
     #[error("must be a day, such as 2026-11-25")]
     Day,
-    /// The text is no month.
+    /// The text is not a month.
     #[error("must be a month, such as 2026-11")]
     Month,
 }
 
 impl Calendar {
-    /// Returns the day of a moment.
+    /// Returns the day on which `time` lies.
     #[must_use]
     pub fn day(&self, time: SystemTime) -> Day {
         Day(self.0.to_datetime(stamp(time)).date())
     }
 
-    /// Returns the time until the next day begins.
+    /// Returns the duration from `time` until the next day begins, at least a second.
     #[must_use]
     pub fn until_next_day(&self, time: SystemTime) -> Duration {
         self.until(time, self.day(time).next())
     }
 
-    /// Returns the time until the next month begins.
+    /// Returns the duration from `time` until the next month begins, at least a second.
     #[must_use]
     pub fn until_next_month(&self, time: SystemTime) -> Duration {
         self.until(time, Day(next_month(self.day(time).month().first)))
     }
 
-    /// Returns the moment at which a day begins, in seconds since 1970.
+    /// Returns the moment at which a day begins, in seconds since 1970. A moment that can't be represented becomes 0.
     #[must_use]
     pub fn begin(&self, day: Day) -> i64 {
         self.0.to_timestamp(day.0.to_datetime(jiff::civil::Time::midnight())).map_or(0, jiff::Timestamp::as_second)
     }
 
-    /// Returns the time until `day` begins, at least a second: a client that retries at once would still be in the day before.
+    /// Returns the duration from `time` until `day` begins, at least a second. A client that waited for less could
+    /// retry before the day begins.
     fn until(&self, time: SystemTime, day: Day) -> Duration {
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.begin(day)).unwrap_or(0));
         begin.duration_since(time).unwrap_or_default().max(Duration::from_secs(1))
@@ -161,7 +162,7 @@ fn next_month(first: Date) -> Date {
     first.last_of_month().tomorrow().unwrap_or(Date::MAX)
 }
 
-/// Converts a time. A time whose year the calendar can't represent becomes the first second of 1970.
+/// Converts a time to a timestamp. A time that no timestamp can represent becomes the first second of 1970.
 fn stamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -1,6 +1,6 @@
 //! The TLS settings of connections that the gateway opens.
 //!
-//! They trust the platform's certificates and those of the configuration, or a single certificate.
+//! Most settings trust the certificates of the platform and of the configuration. Others trust one single certificate.
 
 use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,7 +10,7 @@ use rustls::{CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruc
 use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 
-/// Makes TLS settings that trust `extra` beside the platform's certificates, without a client certificate.
+/// Makes TLS settings that trust the platform's certificates and `extra`. The client shows no certificate.
 ///
 /// # Errors
 /// Returns an error if the machine has no usable trust store.
@@ -18,10 +18,11 @@ pub fn client_config(extra: &[CertificateDer<'static>]) -> Result<ClientConfig, 
     Ok(trusting(extra)?.with_no_client_auth())
 }
 
-/// Makes TLS settings like [`client_config`], with a client certificate for servers that request one.
+/// Makes TLS settings like [`client_config`], but the client shows the certificate `chain` to servers that request one.
+/// `key` is the private key of that certificate.
 ///
 /// # Errors
-/// Returns an error if the machine has no usable trust store, or if the key is not the certificate's.
+/// Returns an error if the machine has no usable trust store, or if `key` does not belong to the certificate.
 pub fn client_config_as(
     extra: &[CertificateDer<'static>],
     chain: Vec<CertificateDer<'static>>,
@@ -39,11 +40,11 @@ fn trusting(extra: &[CertificateDer<'static>]) -> Result<ConfigBuilder<ClientCon
         .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// Makes TLS settings that trust one server certificate and no other, without regard to the name in it. The client
-/// shows its own certificate if the server requests one.
+/// Makes TLS settings that trust only the server certificate `certificate`, whatever name it has. The client shows the
+/// certificate `chain` with the private key `key` if the server requests one.
 ///
 /// # Errors
-/// Returns an error if the key is not that of the client's certificate.
+/// Returns an error if `key` does not belong to the client's certificate.
 pub fn client_config_for(
     certificate: CertificateDer<'static>,
     (chain, key): (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
@@ -54,8 +55,8 @@ pub fn client_config_for(
     builder.dangerous().with_custom_certificate_verifier(verifier).with_client_auth_cert(chain, key)
 }
 
-/// A verifier that accepts one certificate. The server must still prove by a signature that it holds the certificate's
-/// key.
+/// A verifier that accepts only one certificate of a server. The server must still prove by a signature that it holds
+/// the certificate's key.
 #[derive(Debug)]
 struct Only {
     certificate: CertificateDer<'static>,

@@ -49,19 +49,20 @@ impl Clock {
         }
     }
 
-    /// Returns the time for measuring durations.
+    /// Returns the monotonic time, for measuring durations.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.stopped().map_or_else(instant, |(now, _)| now) + self.added()
     }
 
-    /// Returns the time that people and other programs read.
+    /// Returns the wall-clock time, which people and other programs read.
     #[must_use]
     pub fn wall(&self) -> SystemTime {
         self.stopped().map_or_else(system_time, |(_, wall)| wall) + self.added()
     }
 
-    /// Returns the time that was added, which other machines' clocks do not have. It is zero in production.
+    /// Returns the time that a test has added to this clock. Other machines' clocks do not have it. It is zero in
+    /// production.
     #[must_use]
     pub fn added(&self) -> Duration {
         let ahead = |adjustment: &Arc<Adjustment>| Duration::from_nanos(adjustment.ahead.load(Ordering::SeqCst));
@@ -77,7 +78,8 @@ fn machine() -> (Instant, SystemTime) {
     (instant(), system_time())
 }
 
-/// Returns the machine's time, except if a test has paused the runtime: then both clocks stand still together.
+/// Returns tokio's monotonic time, which is the machine's time. If a test has paused tokio's time, this clock stands
+/// still together with tokio's timers.
 fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }

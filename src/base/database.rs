@@ -1,8 +1,9 @@
 //! The embedded database: one SQLite file, one process, one writer.
 //!
-//! Invariants: a result of [`Database::write`] is on disk; a file serves one process at a time; work that fails does
-//! not undo other work; deleted content is overwritten; only the gateway's user may read the files; a cancelled caller
-//! does not keep a reader, and the result of its [`Database::write_owned`] is dropped.
+//! Invariants: [`Database::write`] returns after the commit, which is as safe as its [`Durability`] says; a file serves
+//! one process at a time; work that fails does not undo other work; deleted content is overwritten; only the gateway's
+//! user may read the files; a cancelled caller gives its reader back, and the result of its [`Database::write_owned`]
+//! is dropped.
 
 mod error;
 mod health;
@@ -27,10 +28,10 @@ pub use health::{Durability, RefusedWrites};
 
 /// The largest number of jobs that wait for the writer; further callers wait until there is room.
 const MOST_WAITING: usize = 1024;
-/// The number of concurrent readers; further callers wait for one.
+/// The number of concurrent readers; further callers wait for a free reader.
 const READERS: usize = 2;
-/// The number of statements that stay compiled for each connection: more than the gateway has, so that none is compiled
-/// twice.
+/// The number of compiled statements that each connection keeps. The gateway has fewer statements, so each is compiled
+/// only once.
 const MOST_COMPILED: usize = 128;
 
 /// The reason why a database can't be opened.
@@ -53,8 +54,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Returns true if the file itself is the reason, and not its disk or another process. Then a new file in its place
-    /// may open.
+    /// Returns true if the file itself is the reason; then a new file at the same path may open. Returns false if the
+    /// disk or another process is the reason.
     #[must_use]
     pub fn is_about_the_file(&self) -> bool {
         match self {
@@ -82,8 +83,9 @@ struct Shared {
 }
 
 impl Database {
-    /// Opens the file at `path`, creates it if it is missing, and runs the pending `migrations`: lists of statements,
-    /// by the part that they belong to. A part's list only ever grows.
+    /// Opens the file at `path`, creates it if it is missing, and runs the pending `migrations`. `migrations` has the
+    /// name of each part of the program, with the part's list of statements. A new version may only append statements
+    /// to a list.
     ///
     /// # Errors
     /// Returns an error if another process has the file, or if it can't be opened or migrated.
@@ -104,7 +106,7 @@ impl Database {
         Self::start(|| Connection::open_with_flags(path, flags), Some(lock), (path, durability), migrations)
     }
 
-    /// Opens a database in memory, which ends with the process.
+    /// Opens a database in memory. Its content is lost when the database is closed.
     ///
     /// # Errors
     /// Returns the errors of [`Database::open`].
@@ -151,7 +153,7 @@ impl Database {
         Ok(Self(Arc::new(Shared { work, readers: Mutex::new(readers), places, health })))
     }
 
-    /// Returns the path of the file.
+    /// Returns the path of the file; `memory` for a database in memory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.health.path
@@ -163,16 +165,15 @@ impl Database {
         self.0.health.fault()
     }
 
-    /// Returns the transactions that the disk refused since the start.
+    /// Returns the number of transactions that failed with a write fault since the start, and the last fault.
     #[must_use]
     pub fn refused_writes(&self) -> RefusedWrites {
         self.0.health.refused()
     }
 
-    /// Runs `work` in a transaction that it shares with other waiting jobs, and returns once the transaction is on
-    /// disk. Other jobs run before or after it, never concurrently. A cancelled caller does not stop the work. If
-    /// another job fails, the transaction is undone and `work` runs again, so `work` must change nothing except the
-    /// database.
+    /// Runs `work` in a transaction together with other waiting jobs, and returns once the transaction is committed.
+    /// The jobs run one after another, never concurrently. The work also runs if the caller is cancelled. If another
+    /// job fails, the transaction is undone and `work` runs again. So `work` must change nothing except the database.
     ///
     /// # Errors
     /// Returns an error if the work was not done.
@@ -187,9 +188,9 @@ impl Database {
         answered.await.unwrap_or(Err(DatabaseError::Closed))
     }
 
-    /// Runs `work` on `state` as [`Database::write`] does, and gives both the state and the result to `own` once the result is on
-    /// disk; `own` makes a guard of them. If the caller is cancelled before the work begins, the work is not done, and the
-    /// state is dropped. If the caller is cancelled later, the guard is dropped.
+    /// Runs `work` on `state` as [`Database::write`] does. Once the transaction is committed, `own` makes a guard from
+    /// the state and the result, and the guard is returned. If the caller is cancelled before the work begins, the work
+    /// is not done, and the state is dropped. If the caller is cancelled later, the guard is dropped.
     ///
     /// # Errors
     /// Returns an error if the work was not done.
@@ -210,7 +211,7 @@ impl Database {
         self.0.work.send(Job::Work(Box::new(work))).await.map_err(|_| DatabaseError::Closed)
     }
 
-    /// Runs a query on a reader, concurrently with the writer.
+    /// Runs the query `look` on a reader, concurrently with the writer. Waits until a reader is free.
     ///
     /// # Errors
     /// Returns an error if the query fails.
@@ -252,19 +253,19 @@ impl Database {
     }
 }
 
-/// Returns a number as a signed integer of SQLite's. A number that is too large becomes the largest integer.
+/// Converts a number to SQLite's signed integer. A number that is too large becomes the largest integer.
 #[must_use]
 pub fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns the number of a stored integer, the reverse of [`integer`]. A negative integer becomes 0.
+/// Converts a stored integer back to a number, the reverse of [`integer`]. A negative integer becomes 0.
 #[must_use]
 pub fn number(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
 }
 
-/// Removes other users' access to the file and its side files. Earlier versions and restored copies may have allowed
+/// Removes other users' access to the file and its side files. Files of earlier versions and restored copies may allow
 /// that access.
 fn make_private(path: &Path) -> io::Result<()> {
     let real = path.canonicalize()?;
@@ -312,7 +313,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Returns the path of the lock file. It is beside the database file itself, after links are resolved.
+/// Returns the path of the lock file, which is beside the real database file: links in `path` are resolved.
 fn lock_of(path: &Path) -> io::Result<PathBuf> {
     let found = path.canonicalize().or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -323,7 +324,8 @@ fn lock_of(path: &Path) -> io::Result<PathBuf> {
     Ok(name.into())
 }
 
-/// Runs the statements of each part's list that have not run yet.
+/// Runs the statements of each part's list that have not run yet. Returns [`OpenError::Later`] if the file knows more
+/// statements than a list has.
 fn migrate(connection: &mut Connection, migrations: &[(&str, &[&str])]) -> Result<(), OpenError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     transaction.execute_batch("CREATE TABLE IF NOT EXISTS schema (part TEXT PRIMARY KEY, version INTEGER NOT NULL)")?;

@@ -17,7 +17,7 @@ impl Disk {
         Self { folder: folder.to_owned(), reserve }
     }
 
-    /// Returns the bytes that the gateway's user may still write; `None` if the file system does not say.
+    /// Returns the bytes that the gateway's user may still write; `None` if the file system does not report it.
     #[must_use]
     pub fn free(&self) -> Option<u64> {
         let disk = rustix::fs::statvfs(&self.folder).ok()?;

@@ -36,7 +36,7 @@ impl<I> DrainedIo<I> {
 
 impl<I: Unpin> DrainedIo<I> {
     /// Writes with `write` while no write has failed. The first failure wakes the task, so that the task reads the
-    /// received data.
+    /// received data. Until that data is read, writes stay pending; afterwards they return the error.
     fn write<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -4,17 +4,17 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Version};
 
-/// The faults of the `Host` field. Each is answered with 400, because an attacker can exploit that two servers read
-/// such a request differently.
+/// A fault of the `Host` field. The gateway answers 400, because two servers may read such a request differently, and
+/// an attacker can exploit that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// An HTTP/1.1 request has no `Host` field.
     #[error("the Host header is missing; HTTP/1.1 requests need one")]
     Missing,
-    /// The request has two `Host` fields.
+    /// The request has more than one `Host` field.
     #[error("the request has more than one Host header; send exactly one")]
     Repeated,
-    /// The value is not a host with or without a port.
+    /// The value is not a host with or without a port, or the request's target names a user.
     #[error("the Host header is not a valid host, such as \"gateway.example.com\" or \"10.0.0.1:8080\"")]
     Invalid,
     /// An HTTP/2 request has a `Host` field that differs from `:authority`.
@@ -25,9 +25,9 @@ pub enum HostError {
 /// Checks the `Host` field of a request.
 ///
 /// # Errors
-/// Returns an error if an HTTP/1.1 request lacks the field, if the field is repeated, or if it names no host. Also
-/// returns an error if the field of an HTTP/2 request differs from `:authority` (RFC 9113, section 8.3.1), or if the
-/// target has a user.
+/// Returns an error if an HTTP/1.1 request lacks the field, if the field is repeated, or if its value is not a host.
+/// Also returns an error if the field of an HTTP/2 request differs from `:authority` (RFC 9113, section 8.3.1), or if
+/// the request's target names a user.
 pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
     if let Some(authority) = request.uri().authority() {
         if authority.as_str().contains('@') {
@@ -50,7 +50,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
     }
 }
 
-/// Returns true for a host with or without a port. An empty host is not a host (RFC 9110, section 4.2.1).
+/// Returns true for a host with or without a port. An empty text is not a host (RFC 9110, section 4.2.1).
 fn is_host(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
     // Nearly every request names a plain host: a look at its bytes costs less than parsing an authority.
@@ -66,7 +66,7 @@ fn is_host(value: &HeaderValue) -> bool {
     !authority.host().is_empty() && port_is_number
 }
 
-/// Returns true for letters, digits, dots and hyphens, with or without a port.
+/// Returns true for a host that consists of letters, digits, dots and hyphens, with or without a port.
 fn is_plain(bytes: &[u8]) -> bool {
     let name = bytes.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')).count();
     match bytes.split_at(name) {

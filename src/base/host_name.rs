@@ -1,6 +1,8 @@
 //! The host's name.
 
-/// Returns the kernel's host name, which is the container's name in a container.
+/// Returns the kernel's host name; in a container, this is the container's name. If the kernel's name can't be read,
+/// returns the variable `HOSTNAME`. The result has at most 64 printable ASCII characters; an empty name becomes
+/// `localhost`.
 #[must_use]
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

@@ -1,7 +1,7 @@
 //! JSON with its source text: members in order, values unparsed, duplicates kept.
 //!
-//! `serde_json::Value` would lose the order of two equal members, the digits of a large number, and the position of a
-//! value in the text.
+//! `serde_json::Value` would lose duplicates of a member, the digits of a large number, and the position of a value in
+//! the text.
 
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -15,9 +15,9 @@ pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 /// The items of an array.
 pub struct Items<'a>(pub Vec<&'a RawValue>);
 
-/// Returns the position of `part`, which must be borrowed from `text`.
+/// Returns the byte range of `part` in `text`. `part` must be borrowed from `text`.
 ///
-/// A `part` from elsewhere has no position: the range is then meaningless and may lie outside of `text`.
+/// For a `part` from elsewhere, the range is meaningless and may lie outside of `text`.
 #[must_use]
 pub fn span(text: &str, part: &str) -> Range<usize> {
     let from = (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
@@ -79,8 +79,8 @@ impl<'de> de::Deserialize<'de> for Name<'de> {
     }
 }
 
-/// Returns the content of a JSON string that is given with its quotes; `None` if it is not a string. Each lone
-/// surrogate (RFC 8259, section 8.2), which is not a character, is replaced.
+/// Returns the content of the JSON string `json`, which includes its quotes; `None` if `json` is not a string. Each
+/// lone surrogate (RFC 8259, section 8.2) is replaced, because it is not a character.
 #[must_use]
 pub fn text(json: &str) -> Option<Cow<'_, str>> {
     if !json.contains('\\') {
@@ -94,8 +94,8 @@ pub fn text(json: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Returns the content of a JSON string as bytes: UTF-8, and a lone surrogate in the same scheme (WTF-8), so that
-/// different strings have different bytes.
+/// Returns the content of the JSON string `json` as bytes; `None` if `json` is not a string. Characters are encoded as
+/// UTF-8. Lone surrogates are encoded in the same scheme (WTF-8), so that different strings have different bytes.
 #[must_use]
 pub fn content(json: &str) -> Option<Cow<'_, [u8]>> {
     if !json.contains('\\') {

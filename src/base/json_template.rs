@@ -7,19 +7,20 @@ use bytes::{Bytes, BytesMut};
 
 /// A body into which a caller's reference can be inserted.
 ///
-/// Without a reference it is `raw[..before] + raw[after..]`; with one it is `raw[..at] + reference + raw[at..]`.
-/// Invariant: `before <= at <= after <= raw.len()`, all on character boundaries of JSON's own punctuation.
+/// Without a reference the body is `raw[..before] + raw[after..]`. With a reference the body is `raw[..at] + reference
+/// + raw[at..]`. Invariant: `before <= at <= after <= raw.len()`, all on character boundaries of JSON's own
+/// punctuation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonTemplate {
     raw: Bytes,
     before: usize,
     at: usize,
     after: usize,
-    /// True if the body is a JSON object, and so can hold a reference.
+    /// True if a reference can be inserted.
     open: bool,
 }
 
-/// The treatment of a body without `reference_id` for a caller that has one.
+/// The treatment of a body that has no `reference_id`, for a caller that gave a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
     /// The member is inserted: the first caller gave no reference that Iluma could echo.
@@ -30,7 +31,7 @@ pub enum Absent {
 
 impl JsonTemplate {
     /// Prepares `body`. An object's own `reference_id` is cut out at any position. JSON that is not an object stays
-    /// unchanged for every caller. Returns `None` if the body is not JSON, or names the reference twice.
+    /// unchanged for every caller. Returns `None` if the body is not JSON, or has `reference_id` twice.
     #[must_use]
     pub fn split(body: &Bytes, absent: Absent) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
@@ -41,7 +42,7 @@ impl JsonTemplate {
         Self::around(text, &serde_json::from_str(text).ok()?, absent)
     }
 
-    /// Prepares an object whose `members` were read from `text`. Returns `None` if it names the reference twice.
+    /// Prepares an object whose `members` were read from `text`. Returns `None` if the object has `reference_id` twice.
     #[must_use]
     pub fn around(text: &str, Members(members): &Members<'_>, absent: Absent) -> Option<Self> {
         let body = text.as_bytes();
@@ -66,7 +67,7 @@ impl JsonTemplate {
             return None;
         }
         let (from, to) = span(value.get());
-        // The comma is cut out with the member: the one before it, or for the first member the one after it.
+        // One comma is cut out with the member: the comma before it, or the comma after it if it is the first member.
         let before = match index.checked_sub(1) {
             Some(previous) => span(members[previous].1.get()).1,
             None => start + 1,
@@ -84,7 +85,8 @@ impl JsonTemplate {
         Self { raw: Bytes::copy_from_slice(body), before: end, at: end, after: end, open: false }
     }
 
-    /// Returns the body with this reference (JSON text with its quotes), or with none.
+    /// Returns the body with `reference`, a JSON text that includes its quotes; `None` gives the body without a
+    /// reference.
     #[must_use]
     pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         match reference {
@@ -95,13 +97,14 @@ impl JsonTemplate {
         }
     }
 
-    /// Returns the parts for storage: the bytes, the positions in them, and true if a reference can be inserted.
+    /// Returns the parts for storage: the bytes, the positions `before`, `at` and `after`, and true if a reference can
+    /// be inserted.
     #[must_use]
     pub fn layout(&self) -> (&[u8], [usize; 3], bool) {
         (&self.raw, [self.before, self.at, self.after], self.open)
     }
 
-    /// Makes a body from its layout; `None` if the layout is invalid.
+    /// Makes a body from the parts that [`JsonTemplate::layout`] returned; `None` if the positions are invalid.
     #[must_use]
     pub fn from_layout(raw: Bytes, [before, at, after]: [usize; 3], open: bool) -> Option<Self> {
         (before <= at && at <= after && after <= raw.len()).then_some(Self { raw, before, at, after, open })

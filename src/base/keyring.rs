@@ -1,7 +1,7 @@
 //! Key material: the keys that protect data at rest, and the secrets that are derived from the root key.
 //!
-//! Invariants: an envelope that was made for one place (its associated data) opens in no other; two envelopes have the
-//! same nonce only with a probability of 2^-96; keys are wiped from memory when they are dropped.
+//! Invariants: an envelope opens only in the place that it was made for (the place is associated data); two envelopes
+//! have the same nonce only with a probability of 2^-96; keys are wiped from memory when they are dropped.
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -31,7 +31,7 @@ pub struct EncryptionKey {
 /// Encrypts and decrypts data at rest with AES-256-GCM. Clones share the keys.
 ///
 /// An envelope is `version, length of the key's id, id, nonce, ciphertext with tag`; its head is authenticated with the
-/// associated data. Nonces are random: a key is good for 2^32 envelopes (NIST SP 800-38D, section 8.3). That is a
+/// associated data. Nonces are random, so one key may make at most 2^32 envelopes (NIST SP 800-38D, section 8.3): a
 /// hundred a second for more than a year.
 #[derive(Clone)]
 pub struct Keyring(Arc<Keys>);
@@ -76,7 +76,7 @@ impl Keyring {
         self.0.keys.iter().map(|key| (&*key.id, &key.fingerprint))
     }
 
-    /// Returns the ids of all keys, as a text for other nodes. Ids have no commas.
+    /// Returns the ids of all keys with commas in between, for other nodes. Ids have no commas.
     #[must_use]
     pub fn known(&self) -> String {
         self.0.keys.iter().map(|key| &*key.id).collect::<Vec<_>>().join(",")
@@ -122,7 +122,8 @@ impl Keyring {
         self.writer().is_some_and(|key| id == Some(key.id.as_bytes()))
     }
 
-    /// Returns the id of the key that an envelope was made with, if it is an envelope.
+    /// Returns the id of the key that made an envelope; `None` if the bytes are too short for an envelope, or if the id
+    /// is not UTF-8.
     #[must_use]
     pub fn key_id(envelope: &[u8]) -> Option<&str> {
         let (&[_, length], rest) = envelope.split_first_chunk()?;
@@ -162,7 +163,7 @@ impl Pseudonymizer {
     /// after every start.
     #[must_use]
     pub fn new(root: &[u8; 32], purpose: &str) -> Self {
-        // The secret is as long as SHA-256's block, the longest one that HMAC uses without hashing it.
+        // The secret is as long as SHA-256's block, the longest secret that HMAC uses without hashing it first.
         Self(Hmac::new((&*derive::<64>(root, purpose)).into()))
     }
 
@@ -190,7 +191,7 @@ impl std::fmt::Debug for Pseudonymizer {
     }
 }
 
-/// Returns a fingerprint of a key, which reveals nothing of the key.
+/// Returns a fingerprint of a key. The fingerprint reveals nothing about the key.
 #[must_use]
 pub fn fingerprint(key: &[u8; 32]) -> [u8; 32] {
     Pseudonymizer::new(key, "sentinel").name([b"key"])
@@ -207,7 +208,7 @@ pub fn derive<const LENGTH: usize>(root: &[u8; 32], purpose: &str) -> Zeroizing<
     secret
 }
 
-/// Returns random bytes of the operating system.
+/// Returns random bytes from the operating system, and panics if it gives none.
 #[must_use]
 pub fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
@@ -218,7 +219,7 @@ pub fn random<const LENGTH: usize>() -> [u8; LENGTH] {
 
 #[cfg(test)]
 impl Keyring {
-    /// Makes a keyring for tests, whose keys repeat one byte each.
+    /// Makes a keyring for tests from pairs of an id and a byte. Each key is its byte, 32 times.
     pub(crate) fn of_bytes(keys: &[(&str, u8)]) -> Self {
         let key = |(id, byte): &(&str, u8)| EncryptionKey {
             id: (*id).to_owned(),

@@ -1,4 +1,4 @@
-//! A check for tests that the time of some work grows no faster than its input.
+//! A check, for tests, that the time of some work grows no faster than the size of its input.
 
 use cpu_time::ThreadTime;
 use std::time::Duration;
@@ -16,7 +16,8 @@ const SHORTEST: Duration = Duration::from_micros(100);
 /// The number of runs. The fastest run counts.
 const RUNS: usize = 5;
 
-/// Asserts that `work` is linear in the size of the input from `make`, in CPU time of this thread.
+/// Asserts that the CPU time of `work` is at most linear in the size of its input. `make` makes an input of a given
+/// size.
 pub(crate) fn assert_linear<T>(name: &str, make: impl Fn(usize) -> T, work: impl Fn(&T)) {
     let time = |input: &T| {
         let start = ThreadTime::now();
@@ -35,7 +36,7 @@ pub(crate) fn assert_linear<T>(name: &str, make: impl Fn(usize) -> T, work: impl
     panic!("{name}: 64 KiB take {best:?}, 1 MiB takes {least:?}, more than {MOST} times as long");
 }
 
-/// Returns a text of `size` bytes that repeats `piece` between `before` and `behind`.
+/// Returns a text of at most `size` bytes that repeats `piece` between `before` and `behind` as often as it fits.
 pub(crate) fn repeated(before: &str, piece: &str, behind: &str, size: usize) -> String {
     let count = size.saturating_sub(before.len() + behind.len()) / piece.len();
     [before, &piece.repeat(count), behind].concat()

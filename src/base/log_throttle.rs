@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// The time between two equal lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one line a second pass, and counts the events without a line.
+/// A limit of one log line a second, which counts the events that get no line.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<Passed>);
 
@@ -19,7 +19,8 @@ struct Passed {
 }
 
 impl LogThrottle {
-    /// Counts an event. If it may have a line, returns the number of events since the last line, including this one.
+    /// Counts an event. If the event may be logged, returns the number of events since the last line, including this
+    /// event. Otherwise returns `None`.
     pub fn pass(&self) -> Option<u64> {
         let now = Instant::now();
         let mut passed = self.0.lock();

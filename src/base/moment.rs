@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use std::time::{Duration, SystemTime};
 
-/// Reads an RFC 3339 time with any offset.
+/// Parses an RFC 3339 time with any offset. Returns `None` for other texts and for times before 1970.
 #[must_use]
 pub fn parse(text: &str) -> Option<SystemTime> {
     // jiff also takes time zones in brackets, which RFC 3339 does not have.
@@ -11,13 +11,13 @@ pub fn parse(text: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(stamp.as_nanosecond()).ok()?))
 }
 
-/// Parses an RFC 3339 time, or a date, which means its first moment in UTC.
+/// Parses an RFC 3339 time or a date; a date means its first moment in UTC. Returns `None` for other texts.
 #[must_use]
 pub fn parse_or_date(text: &str) -> Option<SystemTime> {
     parse(text).or_else(|| if text.len() == 10 { parse(&format!("{text}T00:00:00Z")) } else { None })
 }
 
-/// Writes a time in UTC, to the second.
+/// Formats a time as RFC 3339 in UTC, to the second.
 #[must_use]
 pub fn seconds(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The error for a text that is no name.
+/// The error for a text that is not a name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a name is 1 to 32 characters of a-z, 0-9 and -")]
 pub struct NotAName;

@@ -14,7 +14,8 @@ pub fn begin(parts: &[&str], version: &str) -> Value {
     document
 }
 
-/// Merges a JSON object into another one, member by member, at any depth. A value that is no object is replaced.
+/// Merges the JSON object `from` into `into`, member by member, at any depth. Unless both values are objects, the value
+/// of `from` replaces the value of `into`.
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -32,8 +33,8 @@ pub fn component(kind: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{kind}/{name}") })
 }
 
-/// Returns the content of a body. `schema` names the component with its schema; without one, the body is a string,
-/// binary if `content_type` is `application/octet-stream`.
+/// Returns the description of a body. `schema` names the component with the body's schema. If `schema` is `None`, the
+/// body is a string; the string is binary if `content_type` is `application/octet-stream`.
 #[must_use]
 pub fn content(content_type: &str, schema: Option<&str>) -> Value {
     let is_binary = content_type == "application/octet-stream";
@@ -41,13 +42,13 @@ pub fn content(content_type: &str, schema: Option<&str>) -> Value {
     json!({ "schema": schema.map_or_else(text, |name| component("schemas", name)) })
 }
 
-/// Returns the parameters of a path, such as `/v1/callbacks/{id}`.
+/// Returns the parameters of a path: `id` for `/v1/callbacks/{id}`.
 pub fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
     let names = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     names.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
 }
 
-/// Returns the id of an operation, such as `get_v1_nodes`. Code generators name a function by it.
+/// Returns the id of an operation, such as `get_v1_nodes`. Code generators use the id as the name of a function.
 #[must_use]
 pub fn operation_id(method: &str, path: &str) -> String {
     let word = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "_").trim_matches('_').to_owned();

@@ -1,8 +1,7 @@
-//! The client behind load balancers.
+//! Finds the address of a client behind load balancers.
 //!
-//! Invariants: a header names a client only if the load balancer that sent it is trusted; of several addresses the
-//! rightmost one that is not a trusted load balancer counts, because a client can invent everything to the left of that
-//! address.
+//! Invariants: a header names a client only if a trusted load balancer sent it; the client is the rightmost address
+//! that is not a trusted load balancer, because a client can invent everything to the left of that address.
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -30,7 +29,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Makes a peer; `secure` is true for a connection with TLS, `trusted` are the networks of load balancers.
+    /// Makes a peer. `secure` is true for a connection with TLS. `trusted` has the networks of the load balancers that
+    /// are trusted.
     #[must_use]
     pub fn new(address: IpAddr, secure: bool, trusted: Arc<[IpNet]>) -> Self {
         Self { address: address.to_canonical(), secure, trusted }
@@ -49,8 +49,9 @@ impl Peer {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the rightmost address of `x-forwarded-for` that is not a trusted load balancer, or the leftmost one if all are. The
-    /// search ends at a text that is not an address, since nothing to the left of it can be trusted.
+    /// Returns the rightmost address of `x-forwarded-for` that is not a trusted load balancer. If all are load
+    /// balancers, returns the leftmost address; if there is no address, returns the peer's own. The search ends at a
+    /// text that is not an address, because nothing to the left of such a text can be trusted.
     fn forwarded_for(&self, headers: &HeaderMap) -> IpAddr {
         let mut last = self.address;
         for field in headers.get_all(FORWARDED_FOR).iter().rev() {
@@ -75,7 +76,7 @@ impl Peer {
     }
 }
 
-/// Reads an address with or without a port. Some load balancers add the port.
+/// Parses an address with or without a port, because some load balancers add the port. Returns `None` for other texts.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));

@@ -6,7 +6,8 @@ use uuid::Uuid;
 /// The header that carries the id, in requests and answers.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Returns the caller's id if it is a UUID, else a new one.
+/// Returns the id of a request, as a number and as the header's value. It is the caller's id if that is a UUID with
+/// hyphens; otherwise it is a new id.
 #[must_use]
 pub fn of(headers: &HeaderMap) -> (Uuid, HeaderValue) {
     if let Some(given) = headers.get(HEADER)

@@ -4,10 +4,11 @@ use http::HeaderMap;
 use http::header::RETRY_AFTER;
 use std::time::{Duration, SystemTime};
 
-/// Returns the time that the sender of these fields asks to wait, seen from `now`: zero for a date that has passed,
-/// `None` if the field is absent, is repeated with different values, or is neither a number nor a date.
+/// Returns the duration that the sender of `headers` asks the client to wait, counted from `now`. A date that has
+/// passed gives zero. Returns `None` if the field is absent, is repeated with different values, or is neither a number
+/// nor a date.
 ///
-/// The requested time is returned however long it is: callers bound it.
+/// The duration may be of any length: callers must limit it.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let mut fields = headers.get_all(RETRY_AFTER).iter();

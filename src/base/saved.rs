@@ -1,4 +1,6 @@
-//! The reasons why a request needed no upstream call: the ledger counts them in rupiah, metrics in requests.
+//! The reasons why a request needed no upstream call.
+//!
+//! The ledger counts the saved rupiah, and metrics count the requests.
 
 /// The reason why a request needed no upstream call of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,12 +15,13 @@ pub type Millis = u64;
 pub struct SteadyClock {
     clock: Clock,
     origin: Instant,
-    /// The time at `origin`; it grows when the machine's clock is set forward.
+    /// The wall-clock time at `origin`. It grows when the machine's clock is set forward, and never shrinks.
     base: AtomicU64,
 }
 
 impl SteadyClock {
-    /// Returns a clock that begins with the machine's time, or with `seen` if that is later.
+    /// Returns a clock that begins with the machine's time, or with `seen` if `seen` is later. `seen` is the latest
+    /// time that an earlier process has read.
     #[must_use]
     pub fn new(clock: Clock, seen: Millis) -> Self {
         let origin = clock.now();
@@ -28,7 +29,7 @@ impl SteadyClock {
         Self { clock, origin, base }
     }
 
-    /// Returns the time.
+    /// Returns the time, which is never earlier than a time returned before.
     #[must_use]
     pub fn now(&self) -> Millis {
         let passed = millis(self.clock.now().saturating_duration_since(self.origin));
@@ -37,13 +38,13 @@ impl SteadyClock {
     }
 }
 
-/// Returns the time of the machine's own clock.
+/// Returns the wall-clock time of `clock`, which may go back.
 #[must_use]
 pub fn wall(clock: &Clock) -> Millis {
     millis(clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Returns whole milliseconds.
+/// Converts a duration to whole milliseconds.
 #[must_use]
 pub fn millis(time: Duration) -> Millis {
     Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)

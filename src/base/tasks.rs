@@ -36,14 +36,14 @@ impl Tasks {
         });
     }
 
-    /// Waits until every task has ended, for `most` at the longest. Returns true if they have.
+    /// Waits until every task has ended, but at most for `most`. Returns false if some task still runs then.
     pub async fn drain(&self, most: Duration) -> bool {
         self.0.close();
         tokio::time::timeout(most, self.0.wait()).await.is_ok()
     }
 }
 
-/// Hyper spawns a task for each of its h2 streams.
+/// An executor for hyper, which spawns a task for each HTTP/2 stream.
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future + Send + 'static,

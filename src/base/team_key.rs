@@ -1,4 +1,4 @@
-//! A team's key, which the team sends, and its hash, the only part that is stored.
+//! A team's key and its hash: the team sends the key, and the gateway stores only the hash.
 
 use super::keyring;
 use super::name::TenantName;
@@ -20,7 +20,7 @@ pub struct TeamKey {
     pub sha256: [u8; 32],
 }
 
-/// Makes a key for a team: 256 bits of the operating system's generator.
+/// Makes a key for a team from 256 random bits of the operating system.
 #[must_use]
 pub fn team_key(tenant: &TenantName) -> TeamKey {
     let random = Zeroizing::new(keyring::random::<32>());

@@ -5,7 +5,7 @@ use std::fmt;
 use uuid::Uuid;
 
 const HEADER: HeaderName = HeaderName::from_static("traceparent");
-/// `00-<32 digits>-<16 digits>-<2 digits>`.
+/// The length of a `traceparent` of version 00: `00-<32 digits>-<16 digits>-<2 digits>`.
 const LENGTH: usize = 55;
 
 /// The id of a trace, never zero.
@@ -26,7 +26,7 @@ pub struct TraceContext {
 pub struct Parent {
     /// The span's id, never zero.
     pub span: [u8; 8],
-    /// True if the caller records its spans, and so wants the gateway's spans too.
+    /// True if the caller records its spans, and so expects the gateway to record spans too.
     pub is_sampled: bool,
 }
 
@@ -43,8 +43,8 @@ impl TraceContext {
         Self { trace: TraceId(Uuid::new_v4().into_bytes()), parent: None }
     }
 
-    /// Returns the trace and the caller's span in `traceparent`, if the request has that header exactly once and it is
-    /// valid.
+    /// Returns the trace and the caller's span in `traceparent`. Returns `None` if the request lacks that header,
+    /// repeats it, or has an invalid value in it.
     fn given(headers: &HeaderMap) -> Option<Self> {
         let mut fields = headers.get_all(HEADER).iter();
         let (Some(field), None) = (fields.next(), fields.next()) else { return None };
@@ -80,7 +80,7 @@ impl TraceId {
         self.0
     }
 
-    /// Writes the id as 32 hex digits.
+    /// Writes the id into `digits` as 32 hex digits, and returns them as text.
     pub fn encode(self, digits: &mut [u8; 32]) -> &str {
         Uuid::from_bytes(self.0).as_simple().encode_lower(digits)
     }

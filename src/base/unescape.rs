@@ -4,21 +4,22 @@
 
 use std::collections::VecDeque;
 
-/// A byte of decoded text, and the position of the byte or escape that it comes from.
+/// A byte of decoded text, and the position in the original text of the byte or escape that it comes from.
 pub type Unit = (u8, usize);
 
 /// The kinds of escapes that are decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Escapes {
-    /// Decodes the escapes of JSON.
+    /// True to decode the escapes of JSON.
     pub json: bool,
-    /// Decodes percent-encoding, after the escapes of JSON.
+    /// True to decode percent-encoding, after the escapes of JSON.
     pub percent: bool,
-    /// Decodes a plus as a space, as in forms.
+    /// True to decode a plus as a space, as in forms.
     pub plus: bool,
 }
 
-/// Returns all combinations of escapes that the text may have; the first combination has none.
+/// Returns all combinations of escapes with which the text may be decoded. The first combination decodes nothing. If
+/// `plus` is false, a plus is never decoded as a space.
 #[must_use]
 pub fn readings(text: &[u8], plus: bool) -> Vec<Escapes> {
     let contains = |byte: u8| memchr::memchr(byte, text).is_some();
@@ -35,7 +36,7 @@ pub fn readings(text: &[u8], plus: bool) -> Vec<Escapes> {
     readings
 }
 
-/// Returns the decoded bytes of a text, each with its position.
+/// Returns the decoded bytes of a text, each with the position of its origin in the text.
 pub fn units(text: &[u8], escapes: Escapes) -> impl Iterator<Item = Unit> {
     let json = Json { text, at: 0, undo: escapes.json, waiting: VecDeque::new() };
     Percent { json, ahead: VecDeque::new(), escapes }
@@ -70,8 +71,8 @@ impl Iterator for Json<'_> {
     }
 }
 
-/// Reads the escape at the start of a text: returns its character and its length. A backslash that begins no escape is
-/// returned as a backslash.
+/// Returns the character that the escape at the start of a text encodes, and the length of the escape in bytes. A
+/// backslash that begins no escape gives a backslash and the length 1.
 fn escape(text: &[u8]) -> (char, usize) {
     let code = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;

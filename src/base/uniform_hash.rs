@@ -2,10 +2,10 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Builds hashers that pass one number through.
+/// The builder of [`Uniform`] hashers.
 pub type BuildUniform = BuildHasherDefault<Uniform>;
 
-/// Passes the number of a key through, because it is a hash already.
+/// A hasher that returns the number of a key unchanged, because that number is a hash already.
 #[derive(Debug, Default)]
 pub struct Uniform(u64);
 

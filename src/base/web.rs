@@ -1,9 +1,9 @@
-//! The layers around every axum router of the gateway, all from tower-http.
+//! The layers around every axum router of the gateway, most of them from tower-http.
 //!
-//! They are request ids, the shape of errors, deadlines, the panic guard and the bound of a body.
+//! They add request ids, shape errors, check the host, catch panics, and limit times and bodies.
 //!
-//! Invariants: every answer carries a request id; every error has the shape that the router's owner gives it, also if
-//! axum or a layer made the error; every body and every answer keeps to its [`Bounds`].
+//! Invariants: every answer carries a request id; every error has the shape that the router's owner chose, even if axum
+//! or a layer made the error; every body and every answer keeps to its [`Bounds`].
 
 use crate::base::host::{self, HostError};
 use crate::base::peer::Peer;
@@ -31,7 +31,7 @@ use tower_http::timeout::{RequestBodyDeadlineLayer, TimeoutLayer};
 /// The header with the reason of an error that the gateway made.
 pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
 
-/// The bounds of one router.
+/// The bounds that one router sets for each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// The longest body of a request, in bytes.
@@ -81,7 +81,7 @@ pub fn layered(
         .layer(SetRequestHeaderLayer::overriding(header, id))
 }
 
-/// Returns a function that makes the service of each connection for a router. Handlers find the
+/// Returns a function that makes the service of a connection, which passes requests to `router`. Handlers find the
 /// [`Client`](crate::base::peer::Client) in a request's extensions.
 pub fn services(router: Router) -> impl Fn(Peer) -> Named + Send + Sync + 'static {
     let service = TowerToHyperService::new(router);
@@ -107,7 +107,7 @@ impl Service<hyper::Request<Incoming>> for Named {
     }
 }
 
-/// Replaces an error that axum or a layer made by an error in the gateway's shape.
+/// Returns the response, or the answer of `refuse` if axum or a layer has made the response and it is an error.
 fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -118,7 +118,7 @@ fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
     refuse(status)
 }
 
-/// Returns a method's name for logs and spans; an unknown method could be any text.
+/// Returns a method's name for logs and spans. An unknown method becomes `OTHER`, because it could be any text.
 #[must_use]
 pub fn method_label(method: &Method) -> &'static str {
     match *method {

@@ -1,4 +1,4 @@
-//! Changes and epochs in their Redis form. All functions are pure.
+//! The form of changes and epochs in Redis. All functions are pure.
 
 use super::epoch::{Change, Table};
 use crate::base::name::TenantName;
@@ -6,18 +6,20 @@ use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use std::collections::BTreeMap;
 
-/// The prefix of a tenant's field among the epochs. No subject contains a colon, so no two fields have the same name.
+/// The prefix of a field that holds a tenant's epoch. No subject's name contains a colon, so such a field never has the
+/// name of a subject's field.
 pub(super) const TENANT: &str = "tenant:";
-/// The field that gets a new value whenever Redis has lost everything.
+/// The name of the field that holds the era. The era is a random id, which is new whenever Redis has lost everything.
 pub(super) const ERA: &str = "era";
 
-/// Returns the greatest number up to `number` that is missing in `changes`. Every change after this number is in
-/// `changes`.
+/// Returns the highest number, up to `number`, that no entry of `changes` has. `number` belongs to the newest change.
+/// `changes` is in ascending order, and has every change after the returned number.
 pub(super) fn unknown_to(number: u64, changes: &[(Vec<u8>, u64)]) -> u64 {
     changes.iter().rev().fold(number, |first, (_, at)| if *at == first { at.saturating_sub(1) } else { first })
 }
 
-/// Reads the epochs; `None` if one is missing or damaged.
+/// Reads the epochs from the fields that hold them. Returns `None` if the era or a subject's epoch is missing, or if
+/// any field is damaged.
 pub(super) fn read_epochs(fields: &BTreeMap<String, Vec<u8>>) -> Option<Table> {
     let mut table = Table::random();
     table.era = fields.get(ERA)?.as_slice().try_into().ok()?;
@@ -41,7 +43,8 @@ pub(super) enum Logged {
     Count(Change),
 }
 
-/// Returns the text of an entry. The script that appends the entry puts a number and a colon in front.
+/// Returns the bytes of an entry without its number. The script that appends the entry puts the number and a colon in
+/// front.
 pub(super) fn write(entry: &Logged) -> Vec<u8> {
     match entry {
         Logged::Change(change) => write_change(change),
@@ -63,8 +66,8 @@ fn write_change(change: &Change) -> Vec<u8> {
     }
 }
 
-/// Reads an entry of the list: a number, a colon, and a change or a count. Returns `None` for an entry of a later
-/// version.
+/// Reads an entry of the list: a number, a colon, and a change or a count. Returns `None` for an entry that this
+/// version does not know, or that is damaged.
 pub(super) fn read(entry: &[u8]) -> Option<Logged> {
     let colon = entry.iter().position(|b| *b == b':')?;
     let entry = entry.get(colon + 1..)?;

@@ -1,8 +1,8 @@
 //! L2 of a gateway without Redis: entries in a file beside the database.
 //!
-//! Invariants: the gateway starts and requests are answered even if the file or its disk fails; an entry continues to
-//! age over a restart; a stored entry is in the file within a second; an entry that an erasure names is never served or
-//! written again.
+//! Invariants: the gateway starts and requests are answered even if the file or its disk fails; a restart does not
+//! reset the age of an entry; a stored entry is in the file within a second; an entry that names an erased person is
+//! never served or written again.
 
 use super::disk_file::{self, DiskFile, Fact, ReadError, Row};
 use super::entry::Entry;
@@ -27,15 +27,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::Notify;
 
-/// The longest time that a request waits for the file: more than a healthy disk takes, and little compared with a call.
+/// The longest time that a request waits for a read of the file. A healthy disk needs less, and a call to Iluma takes
+/// much longer.
 const READING: Duration = Duration::from_millis(250);
-/// The time for which the file is not read after a read took longer than [`READING`].
+/// The pause after a read that took longer than [`READING`]. Meanwhile requests do not use the file, and waiting
+/// entries are not written.
 const REST: Duration = Duration::from_secs(1);
-/// The largest number of bytes that wait to be written. Further entries are kept in memory only.
+/// The largest total size, in bytes, of the entries that wait to be written. Further entries are kept in memory only.
 const MOST_WAITING: usize = 32 << 20;
-/// The bytes of entries that one transaction writes, more or less.
+/// The approximate size, in bytes, of the entries that one transaction writes.
 const TOGETHER: usize = 1 << 20;
-/// The bytes of an entry in addition to its body: more than head, tags and key take.
+/// The assumed size, in bytes, of an entry without its body. Head, tags and key together are smaller.
 const OVERHEAD: usize = 512;
 
 /// The disk cache: entries in a file.
@@ -51,12 +53,13 @@ pub(super) struct DiskCache {
     clock: Clock,
     time: Arc<SteadyClock>,
     waiting: Mutex<Waiting>,
-    /// The lock of a flush: only one runs at a time, so that an older batch is never written after a purge.
+    /// The lock of a flush, so that only one runs at a time. A purge flushes first. So it waits for a running flush,
+    /// whose batch would otherwise be written after the purge.
     flushing: tokio::sync::Mutex<()>,
     pub(super) arrived: Notify,
     /// True once the file turned out to be damaged.
     is_damaged: AtomicBool,
-    /// True while the last batch could not be written.
+    /// True while entries can't be written: the last batch failed, or the disk is nearly full.
     is_stuck: AtomicBool,
     slow_until: Mutex<Option<Instant>>,
     pub(super) counts: Arc<Counts>,
@@ -72,11 +75,11 @@ struct Waiting {
 /// Settings of the disk cache.
 #[derive(Debug)]
 pub(super) struct DiskCacheSettings {
-    /// The file.
+    /// The path of the file.
     pub(super) path: PathBuf,
     /// The largest size of the file.
     pub(super) bound: ByteSize,
-    /// The free bytes of the disk that are reserved for state. The cache stores nothing while less than twice as much
+    /// The free space of the disk that is reserved for state. The cache stores nothing while less than twice this size
     /// is free.
     pub(super) reserve: ByteSize,
     /// The keys that encrypt stored values.
@@ -84,7 +87,8 @@ pub(super) struct DiskCacheSettings {
 }
 
 impl DiskCache {
-    /// Opens the file. A file that can't be opened does not prevent the start.
+    /// Makes the cache and opens its file. If the file can't be opened, the cache stores nothing until
+    /// [`tidy`](Self::tidy) opens one.
     pub(super) fn open(settings: DiskCacheSettings, epochs: Arc<Epochs>, time: Arc<SteadyClock>, clock: Clock) -> Self {
         let DiskCacheSettings { path, bound, reserve, keyring } = settings;
         let cache = Self {
@@ -114,7 +118,8 @@ impl DiskCache {
         !self.is_stuck.load(Ordering::Relaxed) && self.file.load().as_ref().is_some_and(|file| file.is_writable())
     }
 
-    /// Returns the entry of a slot; it may be past its lifetime.
+    /// Returns the entry of a slot, which may be past its lifetime. Returns `None` if there is none, if the file can't
+    /// be read, or if the entry names a person who was erased since its call began.
     pub(super) async fn look_up(&self, slot: &CacheSlot) -> Option<Entry> {
         let waiting = self.waiting.lock().rows.get(&slot.key).map(|row| Arc::clone(&row.entry));
         let (count, entry) = match waiting {
@@ -137,7 +142,7 @@ impl DiskCache {
         Ok(value.and_then(|plain| {
             let now = self.clock.now();
             let (mut entry, stored) = wire::read_entry(&plain, slot, now)?;
-            // The age of an entry from the future is unknown.
+            // The age of an entry from the future is unknown, so such an entry is not used.
             let age = self.time.now().checked_sub(millis(stored.duration_since(UNIX_EPOCH).ok()?))?;
             entry.stored_at = now.checked_sub(Duration::from_millis(age))?;
             Some(entry)
@@ -148,7 +153,7 @@ impl DiskCache {
         self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime
     }
 
-    /// Queues an entry to be written soon.
+    /// Queues an entry to be written soon. It is not queued while no file is open or too many bytes wait.
     pub(super) fn store(&self, slot: &CacheSlot, entry: &Arc<Entry>) {
         if self.file.load().is_none() {
             return;
@@ -167,7 +172,8 @@ impl DiskCache {
         }
     }
 
-    /// Stores the slot for the answer to a pending request, under the keyed hash of Iluma's id.
+    /// Stores `value`, the encoded slot for the final answer to a pending request. `id` is the keyed hash of Iluma's id
+    /// of that request. Nothing is stored while the file can't be used or the disk is nearly full.
     pub(super) async fn note(&self, id: &Key, value: Vec<u8>, lifetime: Duration) {
         let expires = self.time.now().saturating_add(millis(lifetime));
         if let Ok(file) = self.usable()
@@ -178,19 +184,20 @@ impl DiskCache {
         }
     }
 
-    /// Returns the value that was stored for an id by [`note`](Self::note).
+    /// Returns the value that [`note`](Self::note) stored for an id. Returns `None` if there is none, or if it can't be
+    /// read.
     pub(super) async fn noted(&self, id: &Key) -> Option<Vec<u8>> {
         self.in_time(self.usable().ok()?.noted(id, self.keyring.clone())).await.ok()?
     }
 
-    /// Deletes the entries that a purge or an erasure removes, and returns their number.
+    /// Deletes the entries that a purge or an erasure removes. Returns the number of deleted entries.
     ///
     /// # Errors
-    /// Returns an error if the file can't be used. Its entries are not deleted then.
+    /// Returns an error if the file can't be used, or if not everything could be deleted.
     pub(super) async fn remove(&self, change: &Change) -> Result<u64, DatabaseError> {
         let is_over = ended_by(change);
-        // Waiting entries are written first, so that they are counted in the file. The rest can't be written, and is
-        // dropped.
+        // Waiting entries are written first, so that they are counted in the file. An entry that could not be written
+        // and that the change removes is dropped.
         self.flush().await;
         {
             let mut waiting = self.waiting.lock();
@@ -220,7 +227,7 @@ impl DiskCache {
         Ok(removed)
     }
 
-    /// Returns the number of the entries that a change would delete.
+    /// Returns the number of entries that a change would delete.
     ///
     /// # Errors
     /// Returns an error if the file can't be used.
@@ -302,7 +309,8 @@ impl DiskCache {
         }
     }
 
-    /// Returns the file, unless it is damaged or too slow.
+    /// Returns the open file. Returns an error if no file is open, if the file is damaged, or during the pause after a
+    /// slow read.
     fn usable(&self) -> Result<Arc<DiskFile>, DatabaseError> {
         let is_slow = self.slow_until.lock().is_some_and(|until| self.clock.now() < until);
         let file = self.file.load_full().filter(|_| !is_slow && !self.is_damaged.load(Ordering::Relaxed));
@@ -326,7 +334,8 @@ impl DiskCache {
         }
     }
 
-    /// Opens the file. If the file itself is the reason why it can't be opened, sets it aside and makes a new one.
+    /// Opens the file. If it can't be opened because of the file itself, moves that file aside and makes a new one. A
+    /// remaining fault is logged only if `is_start`.
     fn reopen(&self, is_start: bool) {
         let mut opened = DiskFile::open(&self.path, self.bound);
         if let Err(error) = &opened
@@ -372,7 +381,7 @@ impl DiskCache {
     }
 }
 
-/// Returns a test for the entries that a change ends.
+/// Returns a predicate that is true for the entries that a change removes.
 fn ended_by(change: &Change) -> impl Fn(&Fact) -> bool + Send + Sync + 'static {
     let change = change.clone();
     move |fact| match fact.subject {
@@ -382,7 +391,7 @@ fn ended_by(change: &Change) -> impl Fn(&Fact) -> bool + Send + Sync + 'static {
     }
 }
 
-/// Deletes the file of a disk cache that is not used any more, with its side files.
+/// Deletes the file of a disk cache that is no longer used, with its side files.
 ///
 /// # Errors
 /// Returns an error if a file could not be deleted.
@@ -408,7 +417,7 @@ fn discard(path: &std::path::Path) -> io::Result<()> {
 }
 
 impl Waiting {
-    /// Returns some of the waiting entries. They stay in the queue until they are written.
+    /// Returns waiting entries of about [`TOGETHER`] bytes in total. They stay in the queue until they are written.
     fn batch(&self) -> Vec<Row> {
         let mut bytes = 0;
         let within = |row: &&Row| {

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The tables of the file. `facts` has the same row numbers as `entries` and is narrow, so that deletions find their
-/// rows without reading values.
+/// The tables of the file. `facts` has a row for each row of `entries`, with the same number and without the value. So
+/// deletions find their rows without reading values.
 const MIGRATIONS: &[(&str, &[&str])] = &[(
     "disk cache",
     &["
@@ -35,12 +35,12 @@ const MIGRATIONS: &[(&str, &[&str])] = &[(
     "],
 )];
 
-/// The bytes of an SQLite page.
+/// The size of an SQLite page, in bytes.
 const PAGE: u64 = 4096;
-/// The largest number of rows that one transaction reads or deletes, so that it delays others by a few milliseconds
-/// only.
+/// The largest number of rows that one transaction reads or deletes. It is small, so that other transactions wait only
+/// a few milliseconds.
 const STEP: u32 = 2_000;
-/// The bytes of a tag.
+/// The size of a tag, in bytes.
 const TAG: usize = 16;
 
 /// The open file.
@@ -58,11 +58,11 @@ pub(super) struct Fact {
     pub(super) subject: Option<Subject>,
     pub(super) private: Option<TenantName>,
     pub(super) tags: Vec<Tag>,
-    /// The number of the last change when the entry's call began.
+    /// The number of the newest change, such as a purge or an erasure, at the time when the entry's call began.
     pub(super) began: u64,
 }
 
-/// An entry on its way to the file.
+/// An entry that is to be written to the file.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) slot: CacheSlot,
@@ -71,7 +71,7 @@ pub(super) struct Row {
 }
 
 impl DiskFile {
-    /// Opens the file, or makes it.
+    /// Opens the file, or makes it. `bound` is the largest size of the file and its write-ahead log together.
     ///
     /// # Errors
     /// Returns the errors of [`Database::open`].
@@ -101,7 +101,7 @@ impl DiskFile {
         self.value("SELECT value FROM entries WHERE key = ?1", place("entry", key), (key.clone(), keyring)).await
     }
 
-    /// Returns the decrypted bytes of a note; `None` if the file has none.
+    /// Returns the decrypted bytes of the note with this name; `None` if the file has none.
     pub(super) async fn noted(&self, name: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
         self.value("SELECT value FROM notes WHERE name = ?1", place("note", name), (name.clone(), keyring)).await
     }
@@ -120,8 +120,8 @@ impl DiskFile {
         Ok(self.database.read(look).await??)
     }
 
-    /// Writes entries, and deletes the oldest ones to make room. An entry is left out if a person in it was erased
-    /// since its call began.
+    /// Writes `rows`, and deletes the oldest entries of the file to make room. A row is left out if a person in its
+    /// entry was erased since the entry's call began.
     pub(super) async fn put(&self, rows: Vec<Row>, keyring: Keyring, epochs: Arc<Epochs>) -> Result<(), DatabaseError> {
         let (pages, keys) = (self.pages, Arc::clone(&self.keys));
         let put = move |connection: &Connection| {
@@ -137,8 +137,8 @@ impl DiskFile {
         self.change(put).await
     }
 
-    /// Runs `work`, which updates the key filter for the keys that it changes. If its changes are rolled back, the
-    /// filter is reset, and all keys are counted again.
+    /// Runs `work` in a transaction. `work` updates the key filter for the keys that it changes. If the transaction is
+    /// rolled back, the filter is reset, and all keys are counted again.
     async fn change<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -159,7 +159,7 @@ impl DiskFile {
         self.database.write_owned(Counting::new(&self.keys), counted, own).await
     }
 
-    /// Counts some of the file's keys. Returns true if there are more.
+    /// Counts the file's next keys in the key filter, [`STEP`] at most. Returns false once all keys are counted.
     pub(super) async fn learn_keys(&self) -> Result<bool, DatabaseError> {
         let (keys, progress) = (Arc::clone(&self.keys), self.keys.progress());
         let after = match &progress {
@@ -181,7 +181,8 @@ impl DiskFile {
         self.database.write(learn).await
     }
 
-    /// Writes a note: the slot for the answer to a pending request, under the request's name.
+    /// Writes a note: `value` is the encoded slot for the final answer to a pending request. `name` is the keyed hash
+    /// of Iluma's id of that request.
     pub(super) async fn note(
         &self,
         name: Key,
@@ -197,8 +198,8 @@ impl DiskFile {
         self.database.write(put).await
     }
 
-    /// Deletes some expired entries, and some of the oldest if the file exceeds its bound, and frees the space. Returns
-    /// true if there is more to do.
+    /// Deletes expired notes and some expired entries. If the file exceeds its bound, deletes some of the oldest
+    /// entries and gives some free pages back to the disk. Returns true if there is more to do.
     pub(super) async fn tidy(&self, now: Millis) -> Result<bool, DatabaseError> {
         let (pages, now, keys) = (self.pages, integer(now), Arc::clone(&self.keys));
         let tidy = move |connection: &Connection| {
@@ -238,8 +239,8 @@ impl DiskFile {
         self.each_step(is_meant, |_, _| Ok(())).await
     }
 
-    /// Runs `work` for each entry for which `is_meant` is true, with at most [`STEP`] rows in a transaction. Returns
-    /// the number of these entries.
+    /// Runs `work` with the row number of each entry for which `is_meant` is true, with at most [`STEP`] rows in a
+    /// transaction. Returns the number of these entries.
     async fn each_step(
         &self,
         is_meant: impl Fn(&Fact) -> bool + Send + Sync + 'static,
@@ -275,7 +276,7 @@ impl DiskFile {
         }
     }
 
-    /// Empties the write-ahead log, so that nothing that was deleted is left in it.
+    /// Empties the write-ahead log, so that it contains no deleted data.
     pub(super) async fn scrub(&self) -> Result<(), DatabaseError> {
         self.database.scrub().await
     }
@@ -396,7 +397,7 @@ fn remove(connection: &Connection, row: i64, keys: &KeyFilter) -> rusqlite::Resu
     Ok(())
 }
 
-/// Returns the number of pages in use.
+/// Returns the number of the file's pages that are in use.
 fn used(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(count(connection, "page_count")?.saturating_sub(count(connection, "freelist_count")?))
 }
@@ -405,7 +406,7 @@ fn count(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
     connection.prepare_cached(&format!("PRAGMA {pragma}"))?.query_row([], |row| row.get(0)).map(number)
 }
 
-/// Returns the place that an envelope is made for: it can be decrypted only for the same kind and key.
+/// Returns the name to which an envelope is bound: the envelope can be decrypted only with the same kind and key.
 fn place(kind: &str, key: &Key) -> Vec<u8> {
     [b"disk cache ", kind.as_bytes(), b" ", key.bytes()].concat()
 }
@@ -416,7 +417,7 @@ pub fn beside(database: &Path) -> PathBuf {
     with_suffix(database, ".cache")
 }
 
-/// Returns a path with a suffix.
+/// Returns `path` with `suffix` appended to its file name.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -494,7 +495,7 @@ mod tests {
         assert!(bytes(&path) <= bound.bytes() && is_there(&file, &row(5999, None, 1, 0)).await, "{}", bytes(&path));
     }
 
-    /// Other work of the transaction fails, so the writer runs this work again.
+    /// Other work in the same transaction fails, so the writer runs this work a second time.
     #[tokio::test]
     async fn keys_are_counted_once_although_their_work_ran_twice() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The disk level: the file, its epochs, and the background work.
+//! The disk level of the cache: its file, its epochs, and its background work.
 
 use super::disk_cache::{self, DiskCache, DiskCacheSettings};
 use super::disk_file;
@@ -16,9 +16,10 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// The time for which entries are collected into one transaction: a stored entry must be in the file within a second.
+/// The time for which entries are collected before one transaction writes them. It is short, because a stored entry
+/// must be in the file within a second.
 const GATHERING: Duration = Duration::from_millis(100);
-/// The interval of removals of expired entries, and of attempts to open the file.
+/// The interval at which expired entries are removed, and at which a file is opened if none is open.
 const TIDYING: Duration = Duration::from_secs(5);
 
 /// The name of the disk level in the report of an order that could not reach it.
@@ -33,8 +34,8 @@ pub struct DiskLevel {
 }
 
 impl DiskLevel {
-    /// Opens the disk level if the settings have one. Otherwise deletes the file of an earlier run, because purges and
-    /// erasures would not reach it.
+    /// Opens the disk level if the settings have one. Otherwise returns `None` and deletes the file of an earlier run,
+    /// because purges and erasures would not reach that file.
     ///
     /// # Errors
     /// Returns an error if the state database can't be used. A cache file that can't be used is no error.
@@ -60,7 +61,8 @@ impl DiskLevel {
         Ok(Some(Self { disk, epochs, durable }))
     }
 
-    /// Applies a change in state, in memory and on disk. The result names the stores that could not be reached.
+    /// Applies a change in the state database, in memory and on disk. The result names the stores that could not be
+    /// reached.
     pub(super) async fn change(&self, change: &Change, memory: &Memory) -> Removed {
         let mut left = Vec::new();
         if self.durable.change(&self.epochs, change).await.is_err() {
@@ -75,7 +77,8 @@ impl DiskLevel {
         Removed { memory, disk, left, ..Removed::default() }
     }
 
-    /// Writes stored entries, and deletes expired ones, until `stop`.
+    /// Writes waiting entries and deletes expired ones until `stop`. Then writes the last waiting entries and closes
+    /// the file.
     pub(super) fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
         let disk = Arc::clone(&self.disk);
         tasks.spawn_until(&stop, async move { disk.forget_erased().await });

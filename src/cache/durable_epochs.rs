@@ -1,4 +1,4 @@
-//! Epochs and erasures of a gateway without Redis, in the state database: as durable as the disk cache.
+//! Epochs and erasures of a gateway without Redis, in the state database. They are as durable as the disk cache.
 //!
 //! Invariants: a purged or erased entry never returns, even if an older copy of the disk cache is restored; the numbers
 //! of changes only grow, even if a change could not be written; a clock that was set back ends every stored answer,
@@ -26,12 +26,12 @@ pub const MIGRATIONS: &[&str] = &["
     INSERT INTO cache_changes VALUES (0, 0);
     "];
 
-/// The number that each start adds to the last number in the database. It is greater than the number of changes in one
-/// run, so the numbers of changes that could not be written are not used again.
+/// The number that each start adds to the highest number of a change in the database. It is greater than the number of
+/// changes in one run, so the numbers of changes that could not be written are not used again.
 const START: u64 = 1 << 20;
-/// The time for which an erasure is remembered: no entry lives as long, and no older backup should be restored.
+/// The time for which an erasure is remembered. No entry lives as long, and no older backup should be restored.
 const REMEMBERED: Millis = 400 * 86_400_000;
-/// The allowed difference between two readings of one clock, because of rounding.
+/// The difference between two readings of one clock that rounding can cause.
 const TOLERANCE: Millis = 1_000;
 
 /// Epochs and erasures in the state database.
@@ -39,7 +39,7 @@ const TOLERANCE: Millis = 1_000;
 pub(super) struct DurableEpochs {
     database: Database,
     time: Arc<SteadyClock>,
-    /// The lock of a change, so that a later change is never written before an earlier one.
+    /// The lock that a change holds until it is written, so that a later change is never written before an earlier one.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -54,7 +54,8 @@ struct Known {
 }
 
 impl DurableEpochs {
-    /// Reads the epochs and erasures. Returns them with the clock by which stored entries age.
+    /// Reads the epochs and erasures. Returns the durable store, the epochs in memory, and the clock by which stored
+    /// entries age.
     ///
     /// # Errors
     /// Returns an error if the database can't be used.
@@ -81,7 +82,7 @@ impl DurableEpochs {
     /// Applies a change in memory and writes it to the database.
     ///
     /// # Errors
-    /// Returns an error if the change could not be written. It applies to this process in any case.
+    /// Returns an error if the change could not be written. Even then it applies until this process ends.
     pub(super) async fn change(&self, epochs: &Epochs, change: &Change) -> Result<(), DatabaseError> {
         let _turn = self.changing.lock().await;
         epochs.change(change);
@@ -168,7 +169,8 @@ pub fn erased(connection: &Connection) -> rusqlite::Result<BTreeSet<Tag>> {
 pub async fn note_erased(database: &Database, tags: BTreeSet<Tag>, now: Millis) -> Result<(), DatabaseError> {
     database
         .write(move |connection| {
-            // This number is below those of later starts, and above those of earlier entries.
+            // Calls from before the restore began at a lower number than this, so their answers count as erased. Calls
+            // after the next start begin at a higher number.
             let last: i64 = connection.query_row("SELECT last FROM cache_changes", [], |row| row.get(0))?;
             let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO cache_erased VALUES (?1, ?2, ?3)")?;
             for tag in &tags {

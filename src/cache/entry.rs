@@ -7,38 +7,38 @@ use crate::iluma::subject::Subject;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, Instant};
 
-/// A stored answer. No other part of Iluma's answer is kept.
+/// A stored answer. Other parts of Iluma's answer, such as further headers, are not kept.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Iluma's status.
     pub status: StatusCode,
-    /// Iluma's content type.
+    /// Iluma's content type, if the answer has a valid one.
     pub content_type: Option<HeaderValue>,
-    /// Iluma's body, as a template for any caller's reference.
+    /// Iluma's body, as a template into which each caller's own reference is inserted.
     pub body: JsonTemplate,
     /// The time at which the entry was stored.
     pub stored_at: Instant,
-    /// The time for which the entry may be served.
+    /// The time for which the entry may be served, from `stored_at` on.
     pub lifetime: Duration,
-    /// The additional time for which the entry may be served while Iluma fails.
+    /// The time after the lifetime for which the entry may still be served while Iluma fails.
     pub grace: Duration,
     /// Iluma's id of a bank request, if the answer has one.
     pub id: Option<Box<str>>,
-    /// True if there is no result yet: identical requests get this answer meanwhile.
+    /// True if the answer is "pending": identical requests get it until there is a result.
     pub pending: bool,
     /// The kind of the answer.
     pub subject: Subject,
-    /// The tenant of a private entry.
+    /// The tenant of a private entry; `None` if the account's tenants share the entry.
     pub private: Option<TenantName>,
     /// The persons that the answer names.
     pub tags: Box<[Tag]>,
-    /// The number of the last change when the entry's call began. The entry must not name a person who was erased
-    /// later.
+    /// The number of the newest change, such as a purge or an erasure, at the time when the entry's call began. The
+    /// entry must not name a person who was erased later.
     pub began: u64,
 }
 
-/// Returns a content type that an entry can keep. Common ones are static. Others are copied, because the given bytes
-/// are a slice of a large buffer, as in [`JsonTemplate::whole`].
+/// Returns a content type that an entry can keep; `None` if `value` is no valid header value. Common types are static.
+/// Others are copied: `value` is a slice of a large buffer, which the entry would keep in memory.
 pub(super) fn content_type(value: &[u8]) -> Option<HeaderValue> {
     match value {
         b"application/json" => Some(HeaderValue::from_static("application/json")),
@@ -47,11 +47,12 @@ pub(super) fn content_type(value: &[u8]) -> Option<HeaderValue> {
     }
 }
 
-/// A result that is not cached, for waiters on other nodes.
+/// The result of a call whose answer is not cached, for waiters on other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SharedResult {
-    /// An answer: status, content type, and the body, which is `None` if only the first caller may see it.
+    /// An answer: its status, its content type if it has one, and its body. The body is `None` if only the caller of
+    /// the node that made the call may see it.
     Answer(u16, Option<Vec<u8>>, Option<JsonTemplate>),
-    /// The call got no answer; the value is the number of the error.
+    /// The call got no answer. The value is the number of the call's error.
     Failed(u8),
 }

@@ -1,7 +1,7 @@
-//! Epochs and erasures, both of which make older entries unfindable.
+//! Epochs and erasures: the two ways in which older entries stop being served before the end of their lifetime.
 //!
-//! Invariants: epochs are random, so one that ended, or was lost, never returns; the check for erased persons may
-//! report false positives for forgotten erasures, never false negatives.
+//! Invariants: an epoch is random, so an epoch that ended or was lost never comes back; the check for erased persons
+//! never misses an erased person. After erasures were forgotten, it may also report persons who were not erased.
 
 use crate::base::keyring;
 use crate::base::name::TenantName;
@@ -13,14 +13,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A random number of 128 bits, so that no number comes twice.
+/// A part of cache keys that a purge replaces: a random number of 128 bits, so that no number comes twice.
 pub(super) type Epoch = [u8; 16];
 
-/// The number of erased tags that are remembered, for calls in flight and for entries that an erasure did not find.
-/// Everything from before the last forgotten erasure counts as erased.
+/// The largest number of erasures that are remembered. An erasure of several tags counts once for each tag. The
+/// erasures are checked for calls in flight, and for entries that an erasure missed. An entry counts as erased if its
+/// call began before the newest forgotten erasure.
 const MOST_ERASED: usize = 10_000;
 
-/// A change that removes entries before the end of their lifetime.
+/// A change that every node applies. Each kind except [`Registry`](Self::Registry) removes entries before the end of
+/// their lifetime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Removes all entries of a subject.
@@ -36,7 +38,8 @@ pub enum Change {
 }
 
 impl Change {
-    /// Returns true if the change removes an entry.
+    /// Returns true if the change removes an entry with these properties. `private` is the tenant of a private entry,
+    /// and `tags` are the persons that the entry names.
     pub(super) fn hits(&self, subject: Subject, private: Option<&TenantName>, tags: &[Tag]) -> bool {
         match self {
             Self::Subject(changed) => *changed == subject,
@@ -51,7 +54,7 @@ impl Change {
 /// The current epochs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    /// The id of the sequence of changes: new if Redis has lost its data.
+    /// The id of the sequence of changes. It is new after Redis has lost its data.
     pub(super) era: Epoch,
     pub(super) subjects: [Epoch; Subject::ALL.len()],
     /// The epochs of tenants whose private entries were purged.
@@ -82,18 +85,18 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct Epochs {
     table: ArcSwap<Table>,
-    /// The number of the last change.
+    /// The number of the newest change that this node knows.
     last: AtomicU64,
     erased: Mutex<Erased>,
 }
 
 #[derive(Debug, Default)]
 struct Erased {
-    /// The number of the last erasure of each person.
+    /// The number of the newest erasure of each person.
     last: HashMap<Tag, u64>,
     /// Erasures by number, the oldest first.
     order: VecDeque<(u64, Tag)>,
-    /// The number up to which erasures are forgotten.
+    /// Erasures up to this number are forgotten; 0 means that none is.
     forgotten: u64,
 }
 
@@ -102,7 +105,7 @@ impl Epochs {
         Self { table: ArcSwap::from_pointee(Table::random()), last: AtomicU64::new(0), erased: Mutex::default() }
     }
 
-    /// Returns the epochs of an earlier run, whose last change had this number.
+    /// Makes the epochs from the table of an earlier run. The next change gets the number after `last`.
     pub(super) fn restored(table: Table, last: u64) -> Self {
         Self { table: ArcSwap::from_pointee(table), last: AtomicU64::new(last), erased: Mutex::default() }
     }
@@ -117,17 +120,17 @@ impl Epochs {
         }
     }
 
-    /// Returns the number of the last change that this node knows.
+    /// Returns the number of the newest change that this node knows.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
     }
 
-    /// Records that every change up to this number is known.
+    /// Records that this node knows every change up to this number.
     pub(super) fn know(&self, number: u64) {
         self.last.store(number, Ordering::Release);
     }
 
-    /// Applies a change of a gateway without other nodes, and gives it the next number.
+    /// Applies a change on a gateway without other nodes, and gives it the next number.
     pub(super) fn change(&self, change: &Change) {
         if let Change::Erased(tags) = change {
             self.erase(self.last() + 1, tags);
@@ -151,12 +154,14 @@ impl Epochs {
         }
     }
 
-    /// Forgets all erasures. From then on every entry from before the change with this number counts as erased.
+    /// Forgets all erasures. From then on an entry counts as erased if its call began before the change with this
+    /// number.
     pub(super) fn forget(&self, number: u64) {
         *self.erased.lock() = Erased { forgotten: number, ..Erased::default() };
     }
 
-    /// Returns true if one of these persons was erased after the change with the number `began`, or may have been.
+    /// Returns true if one of these persons was erased after the change with the number `began`. Also returns true if
+    /// this is unknown, because erasures since then were forgotten.
     pub(super) fn erased_since(&self, began: u64, tags: &[Tag]) -> bool {
         let erased = self.erased.lock();
         began < erased.forgotten || tags.iter().any(|tag| erased.last.get(tag).is_some_and(|at| *at > began))

@@ -53,7 +53,7 @@ impl<'a> Scope<'a> {
         Self { account, tenant: None }
     }
 
-    /// Returns the tenant of a private scope.
+    /// Returns the tenant of a private scope; `None` for a shared scope.
     pub(super) fn private_to(&self) -> Option<TenantName> {
         self.tenant.cloned()
     }
@@ -65,7 +65,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// The request that an entry answers.
+/// The parts of a request that determine its key within a scope.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyInput<'a> {
     pub(super) subject: Subject,
@@ -75,7 +75,7 @@ pub(super) struct KeyInput<'a> {
     pub(super) parameters: &'a [u8],
 }
 
-/// Makes keys.
+/// The maker of cache keys, for one root key and one upstream.
 #[derive(Debug)]
 pub struct Keys {
     namer: Pseudonymizer,
@@ -84,12 +84,13 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Makes keys that derive from `root`, for answers of the upstream at `origin`.
+    /// Returns a maker of keys that derive from `root`, for answers of the upstream at `origin`.
     pub(super) fn new(root: &[u8; 32], origin: &http::Uri) -> Self {
         Self { namer: Pseudonymizer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
     }
 
-    /// Makes keys for the upstream at `origin` from now on. Returns true if the origin differs from the previous one.
+    /// Sets the upstream, by its `origin`, for which keys are made from now on. Returns true if the previous origin was
+    /// another one.
     pub(super) fn answer_for(&self, origin: &http::Uri) -> bool {
         let origin = Arc::new(origin.to_string());
         *self.origin.swap(Arc::clone(&origin)) != *origin
@@ -114,7 +115,7 @@ impl Keys {
         ]))
     }
 
-    /// Returns the key under which the slot of a pending request is recorded; `id` is Iluma's id of the request.
+    /// Returns the key under which the slot of a pending request is stored. `id` is Iluma's id of the request.
     pub(super) fn pending(&self, account: &AccountName, id: &str) -> Key {
         Key(self.namer.name([self.origin.load().as_bytes(), account.as_str().as_bytes(), b"pending", id.as_bytes()]))
     }

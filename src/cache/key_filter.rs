@@ -1,21 +1,21 @@
-//! A filter of the keys that the disk cache may have, in memory: most misses need no read of the file.
+//! A filter, in memory, of the keys that the disk cache may have. For most misses it saves the read of the file.
 //!
-//! A counting Bloom filter with two counters for each key. Invariant: the filter never answers "no" for a key in the
-//! file.
+//! The filter is a counting Bloom filter with two counters for each key. Invariant: it never answers "no" for a key in
+//! the file.
 
 use super::key::Key;
 use crate::base::byte_size::ByteSize;
 use parking_lot::Mutex;
 
-/// The bytes of the file for each counter. An entry of 1 KiB has eight counters, so about one miss in 20 reads the file
-/// without need.
+/// The number of bytes of the file for which the filter has one counter. A file with entries of 1 KiB has eight
+/// counters for each entry. Then about one miss in 20 reads the file without need.
 const BYTES_PER_COUNTER: u64 = 128;
 /// The smallest number of counters; a counter has one byte.
 const LEAST: u64 = 1 << 10;
 /// The largest number of counters: 64 MiB.
 const MOST: u64 = 1 << 26;
 
-/// The filter of one file's keys. The keys are counted in ascending order.
+/// The filter of one file's keys. The keys that the file has already are counted in ascending order, a part at a time.
 #[derive(Debug)]
 pub(super) struct KeyFilter(Mutex<Counted>);
 
@@ -25,7 +25,7 @@ struct Counted {
     progress: Progress,
 }
 
-/// The part of the file's keys that the filter has counted. Any other key counts as possibly there.
+/// The part of the file's keys that the filter has counted. Any other key may be in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Progress {
     Nothing,
@@ -52,33 +52,33 @@ impl KeyFilter {
         Self(Mutex::new(Counted { counters, progress: Progress::Nothing }))
     }
 
-    /// Returns false if the file does not have this key.
+    /// Returns false only if the file certainly does not have this key.
     pub(super) fn may_have(&self, key: &Key) -> bool {
         let counted = self.0.lock();
         !counted.progress.has(key) || counted.places(key).iter().all(|place| counted.counters[*place] > 0)
     }
 
-    /// Counts a key that was written.
+    /// Counts a key that was written, if it belongs to the counted part.
     pub(super) fn insert(&self, key: &Key) {
         self.0.lock().change(key, |counter| counter.saturating_add(1));
     }
 
-    /// Forgets a key that was deleted.
+    /// Subtracts a key that was deleted, if it belongs to the counted part.
     pub(super) fn remove(&self, key: &Key) {
         // A counter at its maximum has lost the exact number, so it stays there.
         self.0.lock().change(key, |counter| if counter == u8::MAX { counter } else { counter.saturating_sub(1) });
     }
 
-    /// Returns the part of the keys that is counted.
+    /// Returns the part of the file's keys that is counted.
     pub(super) fn progress(&self) -> Progress {
         self.0.lock().progress.clone()
     }
 
-    /// Counts `keys`, the next ones of the file after `before`, in ascending order. If there are none, all keys of the
-    /// file are counted.
+    /// Counts `keys`: the next keys of the file after the part `before`, in ascending order. If `keys` is empty, all
+    /// keys of the file are counted. Does nothing if the counted part is not `before` any more.
     pub(super) fn learn(&self, before: &Progress, keys: &[Key]) {
         let mut counted = self.0.lock();
-        // The filter was reset meanwhile.
+        // The filter was reset after the caller read `before`.
         if counted.progress != *before {
             return;
         }
@@ -108,7 +108,7 @@ impl Counted {
         }
     }
 
-    /// Returns the places of a key's counters. The bytes of a key are uniformly distributed.
+    /// Returns the indexes of a key's two counters. A key's bytes are uniformly distributed, so they serve as the hash.
     fn places(&self, key: &Key) -> [usize; 2] {
         let [.., a, b, c, d, e, f, g, h] = key.bytes();
         let hash = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-/// The time for which a lease holds without renewal. Its holder renews it every second while the call runs. If a node
-/// dies, the others wait at most this long; a busy node may be two seconds late.
+/// The time for which a lease holds without renewal. Its holder renews it every second while the call runs, and may be
+/// up to two seconds late. If a node dies, the others wait at most this long.
 const LEASE: Duration = Duration::from_secs(3);
 /// The interval of a lease's renewals.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
@@ -30,14 +30,14 @@ const MOST_RETURNED: usize = 4096;
 /// The secret of a lease's holder.
 type Token = [u8; 16];
 
-/// The answer of Redis to a claim.
+/// The answer of Redis to a node that needs an entry, or the lease of its call.
 #[derive(Debug)]
 pub(super) enum ClaimAnswer {
-    /// The entry exists.
+    /// The entry exists, and may be served.
     Entry(Entry),
     /// Another node's call had a result that is not cached.
     Shared(SharedResult),
-    /// This node makes the call.
+    /// This node has the lease, and makes the call.
     Lead(Lease),
     /// Another node makes the call; its lease lasts this long unless it is renewed.
     Wait(Duration),
@@ -47,7 +47,8 @@ pub(super) enum ClaimAnswer {
     Out,
 }
 
-/// The right and the duty to make a call for all nodes. Dropping it gives it back, and the next waiter leads.
+/// The right and the duty to make a call for all nodes. A lease that is dropped without a result is given back, and a
+/// waiting node makes the call.
 #[derive(Debug)]
 pub struct Lease {
     l2: Arc<RedisCache>,
@@ -94,7 +95,8 @@ pub(super) async fn give_back(l2: Arc<RedisCache>, mut returned: mpsc::Receiver<
     }
 }
 
-/// Returns the entry of a slot without claiming it.
+/// Returns the entry of a slot, without asking for the lease. Returns `None` if there is no usable entry, or if Redis
+/// does not answer within `budget`.
 pub(super) async fn look_up(l2: &Arc<RedisCache>, slot: &CacheSlot, budget: &Budget) -> Option<Entry> {
     let answer = ask(l2, slot, (&[], false), budget).await.ok()?;
     match (answer.0.as_str(), answer.1, answer.2) {
@@ -106,8 +108,8 @@ pub(super) async fn look_up(l2: &Arc<RedisCache>, slot: &CacheSlot, budget: &Bud
     }
 }
 
-/// Returns the entry of a slot, or decides which node makes the call. `waited` is true if the caller has waited for
-/// another node's call, whose result it accepts.
+/// Asks Redis for the entry of a slot, or for the lease of its call. `waited` is true if the caller has waited for
+/// another node's call. Then the shared result of that call is an answer too.
 pub(super) async fn claim(
     l2: &Arc<RedisCache>,
     returns: &Returns,
@@ -189,7 +191,7 @@ impl Lease {
         self.held = landed.is_err();
     }
 
-    /// Records that the script that stored the entry has ended the lease.
+    /// Marks the lease as ended, because the script that stored the entry has ended it in Redis.
     pub(super) fn ended(mut self) {
         self.held = false;
     }

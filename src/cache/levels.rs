@@ -1,4 +1,4 @@
-//! The cache: entries in this process, and below it on disk, or in Redis if nodes share them.
+//! The cache: entries in memory, and on a second level on disk, or in Redis if nodes share them.
 //!
 //! Invariants: a [`CacheSlot`] can't be made without the tenant's [`Scope`]; an entry is never served past its lifetime
 //! (except a bank answer while Iluma fails, which says so); over all nodes at most one call per key is in flight while
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 /// end of a pending request may be lost.
 const PENDING_IN_MEMORY: Duration = Duration::from_secs(5);
 
-/// The largest number of pending requests whose slot is known here: 50 calls a second that all stay pending for 10
+/// The largest number of pending requests whose slots are remembered: 50 calls a second that all stay pending for 10
 /// minutes.
 const MOST_PENDING: u64 = 30_000;
 
@@ -44,20 +44,20 @@ fn without_redis() -> Vec<String> {
     vec!["redis".to_owned(), "the memory of the other nodes".to_owned()]
 }
 
-/// The cache: the stored answers in memory, and the level below.
+/// The cache: stored answers in memory (L1), and on a second level (L2) on disk or in Redis.
 #[derive(Debug)]
 pub struct Cache {
     keys: Keys,
     epochs: Arc<Epochs>,
     memory: Arc<Memory>,
-    /// The slots of pending requests, by Iluma's id.
+    /// The slots of pending requests, by the keyed hash of Iluma's id.
     pending: moka::sync::Cache<Key, Arc<Awaited>>,
     l2: L2,
     lifetimes: ArcSwap<config::Cache>,
     clock: Clock,
 }
 
-/// The level below memory, which outlives the process.
+/// The second level of the cache, which outlives the process.
 #[derive(Debug)]
 enum L2 {
     None,
@@ -65,14 +65,15 @@ enum L2 {
     Redis(Shared),
 }
 
-/// The choice of the level below memory.
+/// The choice of the cache's second level.
 #[derive(Debug)]
 pub enum L2Choice<'a> {
     /// No second level: memory only.
     None,
     /// A file, for a gateway without Redis.
     Disk(DiskLevel),
-    /// Redis, for nodes that share entries.
+    /// Redis, for nodes that share entries. It has the client, the keys that encrypt values, and the identity of this
+    /// node.
     Redis(RedisClient, Keyring, NodeIdentity<'a>),
 }
 
@@ -139,7 +140,7 @@ impl Cache {
     }
 
     /// Sets the function that updates this node's copy of the registry of the teams' keys. The node calls it before it
-    /// confirms a change of the registry.
+    /// confirms a change of the registry. Without Redis, nothing is set.
     pub fn follow_registry_by(&self, follow: Follow) {
         if let Some(shared) = self.nodes() {
             // The start sets this once; a second `set` would change nothing.
@@ -147,7 +148,8 @@ impl Cache {
         }
     }
 
-    /// Runs the background work of the level below memory, and follows the changes of the other nodes, until `stop`.
+    /// Runs the background work of the second level until `stop`. With Redis, the node also follows the changes of the
+    /// other nodes.
     pub fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
         let shared = match &self.l2 {
             L2::None => return,
@@ -162,8 +164,9 @@ impl Cache {
         shared.membership.keep(tasks, stop);
     }
 
-    /// Applies other lifetimes to answers that are stored from now on, and changes to the upstream at `origin`. Keys
-    /// contain the origin, so entries of another upstream are not served. The bound of memory does not change.
+    /// Applies the lifetimes of `settings` to answers that are stored from now on, and makes keys for the upstream at
+    /// `origin`. Keys contain the origin, so entries of another upstream are not served. The bound of memory does not
+    /// change.
     pub fn reload(&self, settings: &config::Cache, origin: &http::Uri) {
         self.lifetimes.store(Arc::new(settings.clone()));
         if self.keys.answer_for(origin) {
@@ -195,7 +198,8 @@ impl Cache {
         }
     }
 
-    /// Returns the entry in memory, if it may still be served and is no older than `max_age`.
+    /// Returns the entry in memory if it may still be served and is no older than `max_age`; `None` as `max_age` means
+    /// any age. While this node may have missed a purge, no watchlist entry is returned.
     #[must_use]
     pub fn look_up(&self, place: &CacheSlot, max_age: Option<Duration>) -> Option<Hit> {
         // A node without a recent heartbeat may have missed a purge, and purges mostly concern watchlists.
@@ -206,7 +210,7 @@ impl Cache {
         self.fresh(self.memory.look_up(&place.key)?, max_age)
     }
 
-    /// Returns the entry of the level below, if it may still be served and is no older than `max_age`. Copies the entry
+    /// Returns the entry of the second level if it may still be served and is no older than `max_age`. Copies the entry
     /// to memory.
     pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let entry = match self.below(place) {
@@ -217,7 +221,8 @@ impl Cache {
         self.taken(place, entry, max_age)
     }
 
-    /// Returns a stale bank answer, for use while Iluma fails. It is no older than `max_age`.
+    /// Returns a bank answer that may be served while Iluma fails. It may be past its lifetime, and is within its grace
+    /// and no older than `max_age`.
     pub async fn look_up_stale(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let served = |entry: Arc<Entry>| {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
@@ -239,7 +244,7 @@ impl Cache {
         served(Arc::new(entry))
     }
 
-    /// Copies an entry of the level below to memory and returns it, if it may be served.
+    /// Copies an entry of the second level to memory and returns it, if it may be served.
     fn taken(&self, place: &CacheSlot, entry: Entry, max_age: Option<Duration>) -> Option<Hit> {
         let hit = self.fresh(Arc::new(entry), max_age)?;
         self.remember(place, &hit.entry).then_some(hit)
@@ -251,7 +256,7 @@ impl Cache {
         max_age.is_none_or(|most| age <= most).then_some(Hit { entry, age, ttl })
     }
 
-    /// Returns the entry of the level below, if it may be served and is no older than `max_age`. Otherwise agrees with
+    /// Returns the entry of the second level if it may be served and is no older than `max_age`. Otherwise agrees with
     /// the other nodes on the node that makes the call. If another node makes it, waits for the result for at most
     /// `timeout`. Redis itself must answer within `budget`.
     pub async fn claim(
@@ -302,7 +307,8 @@ impl Cache {
         }
     }
 
-    /// Stores an answer in memory if it should be cached, and returns the entry.
+    /// Stores an answer in memory and returns the entry. Returns `None` if the answer is not stored: the policy
+    /// excludes it, or a person in it was erased since the request arrived.
     #[must_use]
     pub fn offer(&self, place: &CacheSlot, offer: CacheCandidate<'_>) -> Option<Arc<Entry>> {
         let kept = policy::kept(place.subject, offer.status, offer.answer, &self.lifetimes.load())?;
@@ -328,7 +334,8 @@ impl Cache {
         self.remember(place, &entry).then_some(entry)
     }
 
-    /// Stores an entry on the level below, for other nodes or later starts, and ends the lease.
+    /// Stores an entry on the second level, for other nodes or later starts, and ends the lease. For a "pending" entry
+    /// of `account` it also stores the slot for the final answer.
     pub async fn publish(
         &self,
         place: &CacheSlot,
@@ -367,7 +374,8 @@ impl Cache {
         }
     }
 
-    /// Records the slot for the final answer to a pending request.
+    /// Remembers the slot and the path of a pending request, for its final answer. `entry` is the "pending" answer; if
+    /// it has no id, nothing is remembered.
     pub fn await_result(&self, account: &AccountName, place: &CacheSlot, path: &str, entry: &Entry) {
         let Some(id) = &entry.id else { return };
         let tags = entry.tags.iter().copied().collect();
@@ -375,7 +383,7 @@ impl Cache {
         self.pending.insert(self.keys.pending(account, id), Arc::new(awaited));
     }
 
-    /// Returns the slot for the answer to a pending request; `None` if no request is pending with this id.
+    /// Returns the slot for the final answer to a pending request. Returns `None` if no slot is known for this id.
     pub async fn awaited(&self, account: &AccountName, id: &str, budget: &Budget) -> Option<Awaited> {
         let name = self.keys.pending(account, id);
         if let Some(known) = self.pending.get(&name) {
@@ -389,7 +397,7 @@ impl Cache {
         wire::read_awaited(&noted?)
     }
 
-    /// Applies a change: removes the entries that it names on every node, on disk and in Redis. If the change concerns
+    /// Applies a change on every node, on disk and in Redis: the entries that it concerns are removed. If it concerns
     /// the answer of a call in flight, no later look-up finds this answer.
     pub async fn change(&self, change: &Change) -> Removed {
         let shared = match &self.l2 {
@@ -431,19 +439,19 @@ impl Cache {
         self.memory.size()
     }
 
-    /// Returns the number of pending requests whose slot is known, for metrics.
+    /// Returns the number of pending requests whose slots are remembered, for metrics.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.pending.entry_count()
     }
 
-    /// Returns the counts of Redis' answers to the cache.
+    /// Returns the counts of Redis' answers to the cache; `None` without Redis.
     #[must_use]
     pub fn redis_counts(&self) -> Option<Arc<Counts>> {
         self.nodes().map(|shared| Arc::clone(&shared.l2.counts))
     }
 
-    /// Returns the counts of the disk's answers to the cache.
+    /// Returns the counts of the disk's answers to the cache; `None` without a disk cache.
     #[must_use]
     pub fn disk_counts(&self) -> Option<Arc<Counts>> {
         match &self.l2 {
@@ -469,7 +477,8 @@ impl Cache {
         }
     }
 
-    /// Returns the level below for a slot: none for Iluma's health, which each node caches alone for seconds.
+    /// Returns the second level for a slot. It is `L2::None` for Iluma's health, which each node keeps in its own
+    /// memory for seconds.
     fn below(&self, place: &CacheSlot) -> &L2 {
         if place.subject == Subject::Health { &L2::None } else { &self.l2 }
     }

@@ -8,7 +8,8 @@
 //! Numbers only grow, even if Redis loses all or some of its data, because the first number is the time of Redis'
 //! clock. So a node that gets fewer changes than there are new numbers knows that it has missed some.
 //!
-//! None of these keys expires, and all of them are used every second, so a Redis that evicts keys evicts these last.
+//! None of the Redis keys that this file uses expires, and all are used every second. So a Redis that evicts keys
+//! evicts these last.
 //!
 //! Invariants: a node's own lease ends before the one in the membership does; a node that missed changes that are not
 //! in the list empties its memory.
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-/// The time for which a node may continue without a heartbeat.
+/// The time after a heartbeat for which a node may serve watchlist answers from memory.
 const LEASE: Duration = Duration::from_secs(5);
 /// The interval of heartbeats: several may fail within a lease.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -45,9 +46,10 @@ pub(super) struct CacheMembership {
     pub(super) memory: Arc<Memory>,
     epochs: Arc<Epochs>,
     clock: Clock,
-    /// The node's name and identity. It stays the same after a restart, so no node waits for a killed process.
+    /// The node's name and identity, as one text. The text stays the same after a restart, so that no node waits for an
+    /// earlier process of this node.
     id: String,
-    /// The nanoseconds from `origin` to the last heartbeat; 0 for none.
+    /// The nanoseconds from `origin` to the last heartbeat; 0 before the first one.
     confirmed: AtomicU64,
     origin: Instant,
     catching_up: tokio::sync::Mutex<()>,
@@ -90,7 +92,8 @@ pub struct NodeTaken {
     pub is_done: bool,
 }
 
-/// Returns the part of a name in the membership that operators read.
+/// Returns the name that operators read. `member` is the node's name in the membership: this name, a colon, and the
+/// node's identity.
 fn name_of(member: &str) -> &str {
     member.rsplit_once(':').map_or(member, |(name, _)| name)
 }
@@ -107,15 +110,15 @@ impl CacheMembership {
         Self { l2, memory, epochs, clock, id, confirmed, origin, catching_up, follow }
     }
 
-    /// Returns true if this node knows all changes except those of the last 5 s.
+    /// Returns true if the last heartbeat began less than 5 s ago. At that heartbeat this node knew all changes.
     pub(super) fn is_current(&self) -> bool {
         let confirmed = self.confirmed.load(Ordering::Acquire);
         let now = self.clock.now().saturating_duration_since(self.origin);
         confirmed != 0 && now.saturating_sub(Duration::from_nanos(confirmed)) < LEASE
     }
 
-    /// Sends a heartbeat every second, at every message, and as soon as Redis is back; wakes the waiters for other
-    /// nodes' calls. Ends at `stop`.
+    /// Sends a heartbeat every second, after every message about a change, and as soon as Redis is back. Also wakes the
+    /// waiters for other nodes' calls. At `stop` this node leaves the membership.
     pub(super) fn keep(self: &Arc<Self>, tasks: &Tasks, stop: CancellationToken) {
         let (node, ending) = (Arc::clone(self), stop.clone());
         let mut changed = self.redis().listen(&self.keys().changes_channel());
@@ -153,7 +156,8 @@ impl CacheMembership {
     /// Applies every change that this node does not know yet, and records in Redis that this node has applied them.
     ///
     /// # Errors
-    /// Returns an error if Redis is out, or if it answers with an unexpected value.
+    /// Returns an error if Redis is out, if it answers with an unexpected value, or if this node's copy of the registry
+    /// can't be updated.
     pub(super) async fn heartbeat(&self, budget: &Budget) -> Result<(), RedisFailure> {
         // Another heartbeat may be running, and may take longer than this one's budget.
         let Some(_turn) = budget.wait(self.catching_up.lock()).await else { return Err(RedisFailure::Out) };
@@ -191,8 +195,9 @@ impl CacheMembership {
             || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Logged::Change(Change::Registry)))
     }
 
-    /// Applies the news from Redis. Returns for each change the number of entries that it removed from memory, or that
-    /// a count found.
+    /// Applies the news from Redis. `known` is the number of the last change that this node knew. Returns the number of
+    /// each change, with the number of entries that it removed from memory or that a count found. Changes without such
+    /// entries are left out.
     fn apply(&self, known: u64, (number, fields, changes): News) -> Result<Vec<(u64, u64)>, RedisFailure> {
         let Some(table) = change_log::read_epochs(&fields) else { return Err(RedisFailure::Unexpected) };
         let mut removed = Vec::new();
@@ -222,8 +227,9 @@ impl CacheMembership {
         Ok(removed)
     }
 
-    /// Waits until every node has applied a change, or has lost its lease. Returns the nodes. With `strictly` a node
-    /// that has only lost its lease is not done, because its memory may still have the entries.
+    /// Waits until every node has applied the change with this number or has lost its lease, 5 s at most. Returns the
+    /// report of each node. If `strictly`, a node that has only lost its lease is not done, because its memory may
+    /// still have the entries.
     ///
     /// # Errors
     /// Returns an error if Redis is out.

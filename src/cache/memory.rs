@@ -1,4 +1,4 @@
-//! Level 1: entries in this process, bounded by bytes.
+//! Level 1 of the cache: entries in memory, whose total size is bounded.
 
 use super::entry::Entry;
 use super::epoch::Change;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 const RECORDS: usize = 328;
 /// The bytes of the reference count that `Bytes` allocates once a body has a second user.
 const SHARED: usize = 32;
-/// The step between the allocator's sizes up to 128 bytes. Above, there are four sizes from each power of two to the
-/// next.
+/// The step between the allocator's sizes up to 128 bytes. Above 128 bytes the allocator has four sizes between each
+/// power of two and the next.
 const STEP: usize = 16;
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Memory {
         keys.len() as u64
     }
 
-    /// Returns the number of the entries that a change would end.
+    /// Returns the number of entries that a change would end.
     pub(super) fn count(&self, change: &Change) -> u64 {
         self.ended_by(change).count() as u64
     }
@@ -72,7 +72,7 @@ impl Memory {
         self.entries.invalidate_all();
     }
 
-    /// Removes a "pending" entry: its call has ended, on this node or another.
+    /// Removes the entry with this key if it is "pending". Its request has ended, on this node or another.
     pub(super) fn end_pending(&self, key: &Key) {
         if self.entries.get(key).is_some_and(|entry| entry.pending) {
             self.entries.invalidate(key);
@@ -86,7 +86,7 @@ impl Memory {
     }
 }
 
-/// Returns the bytes that an entry costs the process.
+/// Returns the memory, in bytes, that an entry takes in the process.
 fn weight(entry: &Entry) -> usize {
     let own = size_of::<Entry>() + 2 * size_of::<usize>();
     let id = entry.id.as_ref().map_or(0, |id| id.len());
@@ -95,7 +95,7 @@ fn weight(entry: &Entry) -> usize {
     RECORDS + SHARED + texts.into_iter().map(allocated).sum::<usize>()
 }
 
-/// Returns the bytes that an allocation takes: mimalloc rounds each size up to one of its own sizes.
+/// Returns the memory, in bytes, that an allocation takes: mimalloc rounds each size up to one of its own sizes.
 fn allocated(bytes: usize) -> usize {
     let step = (bytes.next_power_of_two() / 8).max(STEP);
     bytes.next_multiple_of(step)

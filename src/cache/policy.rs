@@ -6,11 +6,12 @@ use crate::iluma::subject::Subject;
 use http::StatusCode;
 use std::time::Duration;
 
-/// The lifetime of upstream's health: long enough to protect upstream from every team's probes, short enough that no
-/// alarm is late because of it.
+/// The lifetime of upstream's health. It is long enough to protect upstream from every team's probes, and short enough
+/// that it delays no alarm.
 const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
 
-/// The time for which others may share a pending request.
+/// The lifetime of "pending" as the answer to a bank request: identical requests share the pending request for this
+/// time.
 pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
 /// The lifetime of "pending" as the answer to a GET by id: GETs within this time share one call.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,19 +21,20 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Kept {
     /// The time for which the answer is served.
     pub(super) lifetime: Duration,
-    /// The additional time while upstream fails.
+    /// The time after the lifetime for which the answer is still served while upstream fails.
     pub(super) grace: Duration,
-    /// Upstream's id of a bank request.
+    /// Upstream's id of a bank request, if the answer has one.
     pub(super) id: Option<Box<str>>,
-    /// True if there is no result yet.
+    /// True if upstream has no result yet.
     pub(super) pending: bool,
 }
 
-/// Returns how an answer is stored; `None` if it is not.
+/// Returns the terms on which an answer is stored; `None` if it is not stored.
 ///
-/// A final answer about an account or a person is stored, as the response schemas of the bank and CFT routes define it.
-/// An error status (except for health), a failure of upstream's own and an unknown answer are never stored. A pending
-/// bank request is stored only so that identical requests share it; it is no result.
+/// Final answers about an account or a person are stored, and filled lists of bank codes. The response schemas of the
+/// bank and CFT routes define which answers are final. An error status (except for health), a failure of upstream's own
+/// and an unknown answer are never stored. A pending bank request is stored only so that identical requests share it;
+/// it is no result.
 pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifetimes: &config::Cache) -> Option<Kept> {
     let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, id: None, pending: false };
     if subject == Subject::Health {
@@ -71,8 +73,8 @@ pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifeti
     (!kept.lifetime.is_zero()).then_some(kept)
 }
 
-/// Returns the lifetime of a bank answer, which is shorter if Iluma marked the answer for review: such signals age
-/// faster.
+/// Returns the lifetime of a bank answer. If Iluma marked the answer for review, this is `bank_need_review` at most,
+/// because such a mark is outdated sooner.
 fn review(answer: &Answer, lifetime: Duration, lifetimes: &config::Cache) -> Duration {
     if answer.needs_review() { lifetime.min(lifetimes.bank_need_review) } else { lifetime }
 }

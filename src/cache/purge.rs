@@ -14,13 +14,14 @@ use crate::redis::{Budget, KeySpace, RedisFailure, scripts::cache as scripts};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The largest number of changes in the list. Purges and erasures are rare; a node that missed more of them empties its
-/// memory.
+/// The largest number of entries in the list of changes. Purges and erasures are rare. If a node has missed more
+/// changes than the list contains, it empties its memory.
 const MOST_CHANGES: usize = 10_000;
-/// The time for which a tombstone keeps the answers of earlier calls from being stored: no call lasts as long.
+/// The lifetime of a tombstone. While it exists, answers that name the person are not stored if their call began before
+/// the erasure. No call lasts as long.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
 
-/// The outcome of a purge or an erasure.
+/// The outcome of a purge or an erasure. After a count the numbers are those of entries that would be removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
     /// The number of entries that nodes removed from memory.
@@ -82,7 +83,8 @@ pub(super) async fn count(node: &CacheMembership, change: &Change) -> Result<Rem
     taken(node, number, true, redis).await
 }
 
-/// Waits until the nodes have taken a change or a count, and returns what they report.
+/// Waits until the nodes have applied the change, or the count, with this number. Returns their reports, together with
+/// the number of entries in Redis (`redis`).
 async fn taken(node: &CacheMembership, number: u64, strictly: bool, redis: u64) -> Result<Removed, RedisFailure> {
     let nodes = node.applied_by_all(number, strictly).await?;
     let left = nodes.iter().filter(|node| !node.is_done).map(|node| format!("node {}", node.name)).collect();
@@ -103,7 +105,8 @@ async fn begin(node: &CacheMembership, change: &Change) -> Result<u64, RedisFail
     append(node, &Logged::Change(change.clone()), &fields).await
 }
 
-/// Appends an entry to the list of changes, and sets these epochs. Returns the number of the entry.
+/// Appends an entry to the list of changes, and sets these epochs. For an erasure also sets a tombstone for each
+/// person. Returns the number of the entry.
 async fn append(node: &CacheMembership, entry: &Logged, epochs: &[(String, Epoch)]) -> Result<u64, RedisFailure> {
     let keys = node.keys();
     let mut script = scripts::BEGIN_CHANGE.key(keys.cache_epochs());
@@ -121,7 +124,8 @@ async fn append(node: &CacheMembership, entry: &Logged, epochs: &[(String, Epoch
     node.redis().script(&Budget::background(), &script).await
 }
 
-/// Removes the entries that are indexed by a tag.
+/// Removes the entries in Redis that name one of these persons. For each tag an index in Redis lists the entries that
+/// name the person. Returns the number of removed entries.
 async fn erase(node: &CacheMembership, tags: &BTreeSet<Tag>) -> Result<u64, RedisFailure> {
     let mut removed = 0;
     let mut script = scripts::ERASE_TAGGED.prepare_invoke();
@@ -141,7 +145,7 @@ async fn erase(node: &CacheMembership, tags: &BTreeSet<Tag>) -> Result<u64, Redi
     }
 }
 
-/// Returns the subject and the tenant of the entries that a purge ends, as patterns.
+/// Returns the subject and the tenant of the entries that a purge ends, as patterns; `*` means any.
 fn scope(change: &Change) -> (&str, &str) {
     match change {
         Change::Subject(subject) => (subject.as_str(), "*"),
@@ -150,16 +154,18 @@ fn scope(change: &Change) -> (&str, &str) {
     }
 }
 
-/// The treatment of the entries whose names match.
+/// The treatment of the entries that a sweep finds in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
-    /// The entries are removed. After a purge no look-up finds them any more, because their epoch has ended.
+    /// The entries are removed. After a purge this only frees memory: the epoch of the entries has ended, so no look-up
+    /// finds them.
     Unlink,
     /// The entries are counted.
     Count,
 }
 
-/// Removes or counts the entries whose names match, and returns their number. An entry and its copy count once.
+/// Removes or counts the entries in Redis whose subject and tenant match these patterns. Returns the number of entries.
+/// An entry and its copy count once.
 async fn sweep(node: &CacheMembership, (subject, private): (&str, &str), sweep: Sweep) -> Result<u64, RedisFailure> {
     let pattern = node.keys().cache_entries(subject, private);
     let (mut cursor, mut number) = (0_u64, 0_u64);

@@ -1,8 +1,8 @@
 //! L2 of nodes with Redis: entries that all nodes share.
 //!
 //! Invariants: a key reveals nothing of a request; a value is encrypted and can be decrypted only under its own key; no
-//! entry outlives its lifetime, which is in the value as well as in Redis; a caller gets an answer within
-//! its budget even if Redis hangs or fails.
+//! entry outlives its lifetime, which the value states and Redis enforces too; a caller gets an answer within its
+//! budget even if Redis hangs or fails.
 
 use super::entry::{Entry, SharedResult};
 use super::epoch::Epochs;
@@ -52,7 +52,7 @@ pub(super) struct RedisCache {
 }
 
 impl RedisCache {
-    /// Makes the cache in this Redis.
+    /// Makes the part of the cache that is in this Redis.
     pub(super) fn new(redis: RedisClient, keyring: Keyring, epochs: Arc<Epochs>, clock: Clock) -> Self {
         Self {
             redis,
@@ -65,7 +65,7 @@ impl RedisCache {
         }
     }
 
-    /// Wakes the waiter for the key in a message, and returns the key.
+    /// Wakes the waiter for the key in a message, and returns the key. Returns `None` if the message is no key.
     pub(super) fn landed(&self, message: &[u8]) -> Option<Key> {
         let key = Key::from_bytes(message)?;
         self.waiters.wake(&key);
@@ -83,7 +83,8 @@ impl RedisCache {
     }
 
     /// Returns the entry in `value` if it may be served. Otherwise removes the value from Redis: no node makes the call
-    /// while there is a value, so it would block all nodes.
+    /// while there is a value, so it would block all nodes. `left` is the milliseconds until Redis removes the value,
+    /// negative if it has no expiry.
     pub(super) async fn usable(&self, slot: &CacheSlot, value: &[u8], left: i64, budget: &Budget) -> Option<Entry> {
         let over = |entry: &Entry| {
             self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime || self.is_erased(entry)
@@ -103,15 +104,15 @@ impl RedisCache {
         None
     }
 
-    /// Returns the result of another node's call.
+    /// Reads the shared result of another node's call. Returns `None` if `value` can't be decrypted or read.
     pub(super) fn shared_result(&self, slot: &CacheSlot, value: &[u8]) -> Option<SharedResult> {
         let name = self.redis.keys().cache_result(slot.key.bytes());
         wire::read_result(&self.keyring.decrypt(name.as_bytes(), value).ok()?)
     }
 
-    /// Stores an entry for all nodes, and ends the lease with this token. Returns true if the entry is stored. It is
-    /// not stored if a person in it was erased since its call began, or if another program's value is in the place of a
-    /// person's index.
+    /// Stores an entry for all nodes, and ends the lease with this token (empty if there is no lease). Returns true if
+    /// the entry is stored. It is not stored if a person in it was erased since its call began. It is not stored either
+    /// if another program's value is in the place of a person's index.
     ///
     /// # Errors
     /// Returns an error if Redis is out.
@@ -133,13 +134,14 @@ impl RedisCache {
         self.tell(&script).await.map(|stored| stored == 1)
     }
 
-    /// Runs a script for which no request waits.
+    /// Runs a script for which no request waits, such as one that sends a message to the other nodes.
     pub(super) async fn tell(&self, script: &ScriptInvocation<'_>) -> Result<i64, RedisFailure> {
         let _permit = self.telling.try_acquire().map_err(|_| RedisFailure::Out)?;
         self.redis.script(&Budget::of(MESSAGE_TIMEOUT), script).await
     }
 
-    /// Stores the encrypted slot for the answer to a pending request, under the keyed hash of Iluma's id.
+    /// Encrypts and stores `value`, the encoded slot for the final answer to a pending request. `id` is the keyed hash
+    /// of Iluma's id of that request.
     pub(super) async fn note(&self, id: &Key, value: &[u8], lifetime: Duration) {
         let name = self.redis.keys().cache_pending(id.bytes());
         let value = self.encrypted(&name, value);
@@ -148,7 +150,8 @@ impl RedisCache {
         let _: Result<(), RedisFailure> = self.redis.command(&Budget::of(MESSAGE_TIMEOUT), command).await;
     }
 
-    /// Returns the slot that [`note`](Self::note) stored for an id.
+    /// Returns the encoded slot that [`note`](Self::note) stored for an id. Returns `None` if there is none, or if
+    /// Redis does not answer.
     pub(super) async fn noted(&self, id: &Key, budget: &Budget) -> Option<Vec<u8>> {
         let name = self.redis.keys().cache_pending(id.bytes());
         let mut command = redis::cmd("GET");
@@ -161,7 +164,7 @@ impl RedisCache {
         self.keyring.encrypt(name.as_bytes(), plain)
     }
 
-    /// Returns the key of a slot's entry.
+    /// Returns the key of a slot's entry in Redis.
     pub(super) fn entry_key(&self, slot: &CacheSlot) -> RedisKey {
         self.redis.keys().cache_entry(scope(slot), slot.key.bytes())
     }
@@ -176,8 +179,8 @@ impl RedisCache {
         self.epochs.erased_since(entry.began, &entry.tags)
     }
 
-    /// Reads a value as an entry; `left` is the milliseconds until Redis removes the value, negative if it has no
-    /// expiry.
+    /// Reads a value as an entry; `None` if it is damaged. `left` is the milliseconds until Redis removes the value,
+    /// negative if it has no expiry.
     fn entry(&self, slot: &CacheSlot, name: &RedisKey, value: &[u8], left: i64) -> Option<Entry> {
         let plain = self.keyring.decrypt(name.as_bytes(), value).ok()?;
         let (mut entry, stored) = wire::read_entry(&plain, slot, self.clock.now())?;

@@ -26,14 +26,14 @@ pub enum Report {
     Collapsed,
     /// The answer says that an identical request is still pending at Iluma.
     Pending,
-    /// Iluma was called, because the request's directives required it.
+    /// Iluma was called, because the directives in the request's `cache-control` required it.
     Directed {
         /// True if the answer was stored.
         stored: bool,
     },
     /// The request bypassed the cache.
     Bypass {
-        /// The reason.
+        /// The reason for the bypass, as one word.
         detail: &'static str,
     },
 }
@@ -65,7 +65,7 @@ impl Report {
     }
 }
 
-/// Returns whole seconds, rounded up. `age` is rounded down, so both together make the lifetime.
+/// Returns whole seconds, rounded up. The header `age` is rounded down, so `age` and `ttl` together are the lifetime.
 fn begun(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

@@ -23,7 +23,8 @@ pub enum FlightRole<T> {
     Follower(Follower<T>),
 }
 
-/// The duty to answer. Dropping it without [`Leader::land`] passes the duty to the next request that joins.
+/// The duty to give the answer to all followers. If it is dropped without [`Leader::land`], the duty passes to the next
+/// request that joins.
 #[derive(Debug)]
 pub struct Leader<T> {
     flights: SingleFlight<T>,
@@ -31,7 +32,7 @@ pub struct Leader<T> {
     answer: watch::Sender<Option<T>>,
 }
 
-/// The right to the leader's answer.
+/// The right of a waiting request to the leader's answer.
 #[derive(Debug)]
 pub struct Follower<T>(watch::Receiver<Option<T>>);
 

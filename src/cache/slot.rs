@@ -19,10 +19,10 @@ pub struct CacheSlot {
     pub key: Key,
     /// The kind of the answer.
     pub subject: Subject,
-    /// The tenant of a private entry.
+    /// The tenant of a private entry; `None` if the account's tenants share the entry.
     pub(super) private: Option<TenantName>,
-    /// The number of the last known purge or erasure when the request arrived. A later erasure may forbid storing the
-    /// answer.
+    /// The number of the newest change, such as a purge or an erasure, that this node knew when the request arrived. A
+    /// later erasure may forbid storing the answer.
     pub(super) began: u64,
 }
 
@@ -31,24 +31,24 @@ pub struct CacheSlot {
 pub struct Awaited {
     /// The slot of the request.
     pub place: CacheSlot,
-    /// The path of the request. A GET of this path with Iluma's id behind it returns the answer.
+    /// The path of the request. A GET of this path, a slash and Iluma's id returns the answer.
     pub path: String,
     /// The persons that the request and its first answer named.
     pub tags: BTreeSet<Tag>,
 }
 
-/// An answer of Iluma's that may be cached.
+/// An answer of Iluma that may be cached.
 #[derive(Debug)]
 pub struct CacheCandidate<'a> {
     /// Iluma's status.
     pub status: StatusCode,
-    /// Iluma's content type.
+    /// Iluma's content type, if the answer has one.
     pub content_type: Option<&'a HeaderValue>,
     /// Iluma's answer, parsed.
     pub answer: &'a Answer,
-    /// The body as a template for other callers.
+    /// The body as a template, into which the reference of another caller is inserted.
     pub spliced: &'a JsonTemplate,
-    /// The persons that request and answer name.
+    /// The persons that the request and the answer name.
     pub tags: BTreeSet<Tag>,
 }
 

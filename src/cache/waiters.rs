@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The waiters by key. A key has at most one: the leader of the single flight in this process.
+/// The waiters by cache key. A key has at most one waiter: the request that leads this process' single flight.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<HashMap<Key, Arc<Notify>>>);
 
-/// A registered waiter, until it is dropped.
+/// A registered waiter. Dropping it ends the registration.
 pub(super) struct Waiter<'a> {
     waiters: &'a Waiters,
     key: Key,
@@ -18,7 +18,8 @@ pub(super) struct Waiter<'a> {
 }
 
 impl Waiters {
-    /// Registers a waiter before the key is claimed, so that no message between the two is missed.
+    /// Registers a waiter for a key. The caller asks Redis for the lease only afterwards, so that no message between
+    /// the two is missed.
     pub(super) fn register(&self, key: &Key) -> Waiter<'_> {
         let notify = Arc::clone(self.0.lock().entry(key.clone()).or_default());
         Waiter { waiters: self, key: key.clone(), notify }
@@ -31,7 +32,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes every waiter: messages may have been lost.
+    /// Wakes every waiter, because messages may have been lost.
     pub(super) fn wake_all(&self) {
         self.0.lock().values().for_each(|notify| notify.notify_one());
     }

@@ -33,8 +33,8 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     out.0
 }
 
-/// Reads an entry, and the time at which it was stored. The entry's `stored_at` is `now` until the caller computes the
-/// right one.
+/// Reads an entry of `place`, and the time at which it was stored. The entry's `stored_at` is `now` until the caller
+/// computes the right time. Returns `None` if the bytes are no complete entry.
 pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instant) -> Option<(Entry, SystemTime)> {
     let mut from = Reader::new(bytes)?;
     let stored = UNIX_EPOCH.checked_add(Duration::from_millis(from.number()?))?;
@@ -142,7 +142,7 @@ impl Writer {
         self
     }
 
-    /// Writes optional bytes: a length of all ones means none.
+    /// Writes optional bytes. The length `u64::MAX` means that there are none.
     fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
         match bytes {
             Some(bytes) => self.bytes(bytes),

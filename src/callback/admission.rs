@@ -21,7 +21,7 @@ pub enum Admission {
     /// Iluma's test of the URL: a payload without any id.
     #[error("test")]
     Test,
-    /// There is no such path, account or type.
+    /// No such path, account or callback type exists.
     #[error("there is no such path")]
     Unknown,
     /// The method is not POST.
@@ -33,8 +33,8 @@ pub enum Admission {
     /// The token is missing or wrong.
     #[error("the callback token is missing or wrong")]
     Unauthorized,
-    /// Too many wrong tokens came from the client's address. The value is the whole seconds until it may try another
-    /// one.
+    /// Too many wrong tokens came from the client's address. The value is the whole seconds after which another token
+    /// may be tried.
     #[error("too many wrong tokens came from this address: wait for retry-after; a valid token is never refused")]
     TooManyFailures(u64),
     /// The body is longer than [`MOST_BYTES`](super::MOST_BYTES).
@@ -85,7 +85,7 @@ impl Admission {
         }
     }
 
-    /// Returns the status, Iluma's error code, and the reason.
+    /// Returns the status, Iluma's error code (empty for a success), and the reason.
     const fn shape(self) -> (StatusCode, &'static str, &'static str) {
         const UNAVAILABLE: &str = "SERVICE_UNAVAILABLE";
         match self {

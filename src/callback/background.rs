@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The interval at which old entries are removed.
+/// The interval at which old callbacks and owners are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The interval at which the queues are counted, and old deliveries to paused endpoints become dead letters.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Callbacks {
-    /// Starts the loops of fan-out, delivery, journal, sweep and count, which run until `stop`. After that, deliveries
-    /// in progress finish, and queued ones stay queued.
+    /// Starts the loops that fan callbacks out, make deliveries, store callbacks of cache hits, remove old data and
+    /// count the queues. They run until `stop`. After that, deliveries in progress finish, and queued deliveries stay
+    /// queued.
     pub fn run(self: &Arc<Self>, inflow: Inflow, tasks: &Tasks, stop: &CancellationToken) {
         let [fan_out, dispatch, sweep, count] = std::array::from_fn(|_| Arc::clone(self));
         tasks.spawn_until(stop, async move { fan_out.fan_out_all().await });

@@ -1,4 +1,5 @@
-//! Adapts the number of concurrent deliveries to each team's endpoint: each team has a lane of its own.
+//! Adapts the number of concurrent deliveries to each team. Each team has a lane of its own, whose width is this
+//! number.
 //!
 //! Invariants: a team has at most [`WIDEST`] concurrent deliveries, all teams together [`MOST_AT_ONCE`]; a team whose
 //! endpoint keeps failing has only one, so that it takes little capacity from the others.
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 
 /// The largest number of concurrent deliveries to one team: an endpoint that takes 100 ms gets 160 a second.
 const WIDEST: usize = 16;
-/// The initial width of a lane.
+/// The width with which each team's lane begins, in concurrent deliveries.
 const WIDTH: usize = 4;
 /// The largest number of concurrent deliveries to all teams: 32 teams at their widest, or 512 with dead endpoints.
 const MOST_AT_ONCE: usize = 512;
@@ -28,7 +29,7 @@ pub(super) struct AdaptiveConcurrency {
 struct Lane {
     width: usize,
     under_way: usize,
-    /// True if the last claim returned as many deliveries as were wanted: more may be due.
+    /// True if the last look-up of due deliveries found as many as were wanted, so that more may be due.
     full: bool,
 }
 
@@ -39,8 +40,8 @@ impl Default for Lane {
 }
 
 impl AdaptiveConcurrency {
-    /// Returns those of `teams` that have free slots, with the number of these. With `only_full`, returns only teams
-    /// with full lanes.
+    /// Returns each of `teams` that has free slots, with the number of its free slots. If `only_full`, returns only
+    /// teams whose lanes are full, which means that more of their deliveries may be due.
     pub(super) fn free<'a>(
         &self,
         teams: impl Iterator<Item = &'a TenantName>,
@@ -60,7 +61,8 @@ impl AdaptiveConcurrency {
         wanted
     }
 
-    /// Counts the claimed deliveries of each team as in progress, and compares them with the wanted number.
+    /// Counts the deliveries in `taken` as in progress. Marks a team's lane as full if the team has as many deliveries
+    /// in `taken` as `wanted` says.
     pub(super) fn take(&self, wanted: &[(TenantName, usize)], taken: &[Delivery]) {
         let mut lanes = self.lanes.lock();
         for (team, places) in wanted {
@@ -71,7 +73,7 @@ impl AdaptiveConcurrency {
         }
     }
 
-    /// Records the end of one delivery. A success widens a lane by one, a failure halves it.
+    /// Records the end of one delivery to a team. A success widens the team's lane by one, a failure halves it.
     pub(super) fn give_back(&self, team: &TenantName, succeeded: bool) {
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(team.clone()).or_default();

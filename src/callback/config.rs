@@ -29,7 +29,7 @@ pub(super) struct Account {
     pub(super) tokens: Vec<SecretString>,
     /// True if references carry the prefix of their tenant.
     pub(super) prefixes: bool,
-    /// The tenant that gets callbacks without a known owner.
+    /// The tenant that gets callbacks without a known owner; `None` if there is no such tenant.
     pub(super) fallback_owner: Option<TenantName>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Team {
     pub(super) account: AccountName,
     /// The hosts that the team's URLs may have, in their normal form.
     pub(super) hosts: BTreeSet<String>,
-    /// The URLs of the configuration.
+    /// The configured URLs, by callback type. A URL that the team sets itself replaces the configured one.
     pub(super) urls: BTreeMap<CallbackType, String>,
     pub(super) credentials: Credentials,
 }
@@ -75,7 +75,8 @@ impl CallbackConfig {
     }
 }
 
-/// Returns the tokens and signing secrets of every team, configured or derived, for the parts that hide secrets.
+/// Returns the tokens and signing secrets of every team, whether configured or derived. Other parts mask them in logs
+/// and answers.
 #[must_use]
 pub fn secrets(settings: &Settings) -> Vec<SecretString> {
     let teams = CallbackConfig::new(settings).teams.into_values();

@@ -1,7 +1,7 @@
 //! Sends deliveries when they become due.
 //!
-//! Invariants: a failed delivery is repeated by the schedule, and then becomes a dead letter; a delivery waits while
-//! its URL can't be read, and this counts as no attempt.
+//! Invariants: a failed delivery is repeated by the schedule, and then becomes a dead letter; a delivery whose URL
+//! can't be read waits, and the wait counts as no attempt.
 
 use super::events::{Attempt, Note};
 use super::retry;
@@ -113,7 +113,7 @@ impl Callbacks {
     /// Makes one attempt at a delivery.
     ///
     /// # Errors
-    /// Returns an error if state did not return the URL: nothing was attempted.
+    /// Returns an error if the URL could not be read from state. Then no attempt was made.
     async fn send(&self, delivery: &Delivery) -> Result<Sent, StateError> {
         let (config, client) = (self.config.load_full(), self.client.load_full());
         // The team was removed from the configuration after the delivery was claimed.
@@ -126,8 +126,8 @@ impl Callbacks {
         Ok(client.send(team, config.timeout, &url, message).await)
     }
 
-    /// Turns each queued delivery to a paused endpoint into a dead letter once the delivery is older than the whole
-    /// schedule. Deliveries age during a pause.
+    /// Turns queued deliveries to paused endpoints into dead letters once they are older than all waits of the retry
+    /// schedule together. Deliveries age during a pause.
     pub(super) async fn expire_paused(&self) {
         let age = self.config.load().retry.iter().sum();
         match self.state.expire_paused(age).await {

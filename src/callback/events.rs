@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::time::SystemTime;
 
-/// The functions of the rest of the gateway that callbacks use.
+/// The parts of the gateway that callbacks use, and the functions by which callbacks report to other parts.
 pub struct Hooks {
     /// Finds the persons that a callback's body names.
     pub persons: Persons,
-    /// The clients that sent wrong tokens.
+    /// Counts the wrong tokens of each client, and limits them.
     pub failures: AuthFailures,
     /// Returns true if a team is suspended. Its deliveries wait until an operator resumes the team.
     pub is_suspended: Box<dyn Fn(&TenantName) -> bool + Send + Sync>,
@@ -33,11 +33,11 @@ pub(super) type Taken = BoxFuture<'static, Result<(), StateError>>;
 pub enum Note<'a> {
     /// A callback arrived, with its account and type if they are known.
     Received(Option<&'a AccountName>, Option<CallbackType>, Admission),
-    /// An attempt was made, with this result.
+    /// An attempt at a delivery to this team, of this callback type, was made. The record has its result.
     Sent(&'a TenantName, CallbackType, &'a AttemptRecord),
-    /// An attempt had this outcome, or a delivery became a dead letter without an attempt.
+    /// An attempt at a delivery to this team had this outcome; or the delivery became a dead letter without an attempt.
     Attempted(&'a TenantName, Attempt),
-    /// A delivery was not made.
+    /// No delivery to this team was made, for this reason.
     Skipped(&'a TenantName, Skipped),
     /// The queues were counted, at this time.
     Queues(&'a Queues, SystemTime),
@@ -59,9 +59,9 @@ pub enum Attempt {
 pub enum Skipped {
     /// The team has no URL for this type.
     NoUrl,
-    /// Too many callbacks of cache hits arrived at once.
+    /// Too many callbacks of cache hits waited to be stored, so this one was dropped.
     Overflow,
-    /// A callback of a cache hit found the team's outbox full.
+    /// A callback of a cache hit was dropped, because the team's outbox was full.
     Dropped,
     /// A callback of a cache hit could not be stored.
     NotStored,

@@ -20,7 +20,7 @@ const MOST_TOGETHER: usize = 64;
 /// The lease of a callback: no other node fans it out during this time.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// The longest delay until a waiting callback is examined again after its time.
+/// The longest delay between the time at which a waiting callback is due and its next examination.
 const TICK: Duration = Duration::from_millis(250);
 
 impl Callbacks {
@@ -84,8 +84,8 @@ impl Callbacks {
         Ok(())
     }
 
-    /// Passes a callback to the ledger, because the outcome of its call may be unknown. If no answer has named the
-    /// record, the answer to the call may be lost.
+    /// Passes a callback to the ledger, because the outcome of its call may be unknown. The flag that it passes is true
+    /// if no answer has named the callback's record: then the answer to the call may be lost.
     async fn tell_ledger(&self, waiting: &Waiting, body: &CallbackBody) -> Result<(), StateError> {
         let (account, Some(id)) = (&waiting.account, &body.id) else { return Ok(()) };
         let is_unanswered = waiting.awaiting.is_empty() && self.state.owners(account, id).await?.is_empty();

@@ -1,4 +1,4 @@
-//! Callbacks of cache hits: the gateway makes them, and stores them in groups.
+//! Callbacks of cache hits, which the gateway itself makes and stores in groups.
 //!
 //! Invariant: no request waits for these callbacks, and they are dropped if there is no room; Iluma's own callbacks
 //! never depend on them.
@@ -17,7 +17,7 @@ const GROUP_TIME: Duration = Duration::from_millis(100);
 const GROUP_MOST: usize = 256;
 
 impl Callbacks {
-    /// Stores callbacks of cache hits in groups, until `stop`, and then the remaining ones.
+    /// Stores callbacks of cache hits in groups until `stop`, and then those that still wait.
     pub(super) async fn journal(&self, mut made: mpsc::Receiver<Made>, stop: CancellationToken) {
         let mut group = Vec::new();
         loop {

@@ -30,7 +30,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 /// The largest body that is accepted, in bytes: results have some kilobytes, and pictures are links.
 pub const MOST_BYTES: usize = 1 << 20;
 
-/// The longest time for storing a callback, and for getting a slot to read it: Iluma itself gives up after some 10 s.
+/// The longest wait for a slot to read a callback, and the longest time to store one. Iluma itself gives up after some
+/// 10 s.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The header with the token.
@@ -97,7 +98,8 @@ async fn receive(State(callbacks): State<Arc<Callbacks>>, request: Request) -> R
 }
 
 impl Callbacks {
-    /// Reads account and type from a path; `None` if the path is not configured.
+    /// Returns the account and the callback type that a path names; the type is `None` if the path has none. Returns
+    /// `None` if there is no such path or account.
     fn place(&self, path: &str) -> Option<(AccountName, Option<CallbackType>)> {
         let rest = path.strip_prefix("/callbacks/")?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -157,8 +159,8 @@ impl Callbacks {
     }
 }
 
-/// Returns true if the request has exactly one token header, with one of `tokens`. It is compared with all of them, by
-/// hashes and in constant time, so that not even a length is revealed.
+/// Returns true if the request has exactly one token header, and its value is one of `tokens`. The value is compared
+/// with all tokens, by hashes and in constant time, so that not even a length is revealed.
 fn carries(headers: &HeaderMap, tokens: &[SecretString]) -> bool {
     let mut values = headers.get_all(TOKEN).iter();
     let (Some(given), None) = (values.next(), values.next()) else { return false };

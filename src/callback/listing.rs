@@ -1,7 +1,7 @@
-//! Callbacks as operators and teams see them: lists by state, tenant, type and time, and each attempt at one.
+//! Lists of callbacks for operators and teams, by state, tenant, type and time, and the attempts at each callback.
 //!
 //! Invariants: an entry shows names, times, statuses and Iluma's ids, but no person's data, no URL and no body. A team
-//! sees only its own.
+//! sees only its own callbacks.
 
 use super::orders::{OrderError, time};
 use super::service::Callbacks;
@@ -14,20 +14,20 @@ use crate::state::{
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 
-/// The entries of a page, unless `limit` says another number.
+/// The number of entries on a page, unless the query has a `limit`.
 const PAGE: usize = 100;
 
 const LIST: &str =
     "state must be queued, dead, unowned or delivered; tenant, type, since, until, limit and after may be given";
 const OWN_LIST: &str = "state (queued, dead or delivered), type, since, until, limit and after may be given";
 
-/// The lists that a team sees.
+/// The states of callbacks that a team may list. Only operators see unowned callbacks.
 const OWN_STATES: [DeliveryStatus; 3] = [DeliveryStatus::Queued, DeliveryStatus::Dead, DeliveryStatus::Delivered];
 
 impl Callbacks {
     /// Lists the callbacks that a query selects by `state`, `tenant`, `type`, `since`, `until`, `limit`, and `after`
-    /// (the `next` of the page before). `own` is the requesting team, or `None` for an operator. A team sees only its
-    /// own callbacks, in all states unless the query names one.
+    /// (the `next` of the previous page). `own` is the requesting team, or `None` for an operator. An operator's query
+    /// must name a state. A team sees only its own callbacks, in all of its states unless the query names one.
     ///
     /// # Errors
     /// Returns an error if the query is malformed, or if state can't be read.
@@ -55,7 +55,7 @@ impl Callbacks {
     /// Shows one callback with its stored attempts. `own` is the requesting team, or `None` for an operator.
     ///
     /// # Errors
-    /// Returns an error if no callback has this id, if it is another team's, or if state can't be read.
+    /// Returns an error if no callback has this id, if the callback is another team's, or if state can't be read.
     pub async fn show(&self, id: &str, own: Option<&TenantName>) -> Result<Value, OrderError> {
         let id: DeliveryId = id.parse().map_err(|_| OrderError::NotFound)?;
         let found = self.state.find(id).await?.ok_or(OrderError::NotFound)?;

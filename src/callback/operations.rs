@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 impl Callbacks {
-    /// Queues deliveries again, and returns their number.
+    /// Queues the selected deliveries again, and returns their number.
     ///
     /// # Errors
     /// Returns an error if nothing was changed.
@@ -35,7 +35,8 @@ impl Callbacks {
         Ok(self.state.resume(&self.named(endpoints)?, Resume::Any).await?)
     }
 
-    /// Sends a signed test delivery to the URL of a type; or to all of the tenant's URLs, if no type is named.
+    /// Sends a signed test delivery to the URL of a type, or to all of the tenant's URLs if no type is named. Returns
+    /// the result of the test, or a list of results if no type is named.
     ///
     /// # Errors
     /// Returns an error if too many tests run, if the tenant is unknown, if no URL is set, or if state can't be read.

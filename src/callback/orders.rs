@@ -23,7 +23,7 @@ pub enum OrderError {
     /// There is no such tenant.
     #[error("there is no such tenant")]
     UnknownTenant,
-    /// There is no such delivery, or it is another team's.
+    /// No such delivery exists, or it is another team's.
     #[error("there is no callback with this id; the list of callbacks shows the ids")]
     NotFound,
     /// The delivery is not a dead letter, so it can't be deleted.
@@ -57,7 +57,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Returns the team.
+    /// Returns the team that has the endpoints.
     #[must_use]
     pub const fn tenant(&self) -> &TenantName {
         &self.tenant
@@ -74,7 +74,8 @@ struct WantedReplay {
     all: Option<bool>,
 }
 
-/// Reads the selection of a replay; `own` is the requesting team, or `None` for an operator.
+/// Reads an order's selection of deliveries to replay. `body` is the order's body. `own` is the requesting team, or
+/// `None` for an operator.
 ///
 /// # Errors
 /// Returns an error if the order does not select exactly one of these: a delivery, a team's deliveries since a time, or
@@ -117,7 +118,8 @@ struct WantedEndpoints {
     kind: Option<String>,
 }
 
-/// Reads the selected endpoints; `own` is the requesting team, or `None` for an operator.
+/// Reads an order's selection of endpoints. `body` is the order's body. `own` is the requesting team, or `None` for an
+/// operator.
 ///
 /// # Errors
 /// Returns an error if the body is malformed, names no tenant, or names a type that does not exist.
@@ -137,7 +139,7 @@ pub fn endpoints(body: &[u8], own: Option<&TenantName>) -> Result<Endpoints, Ord
     Ok(Endpoints { tenant, kind })
 }
 
-/// Reads a time of RFC 3339 with any offset.
+/// Reads a time in the format of RFC 3339 with any offset. Returns `None` if the text is no such time.
 pub(super) fn time(text: &str) -> Option<SystemTime> {
     let at = text.len().checked_sub(6).filter(|at| text.is_char_boundary(*at))?;
     let (local, offset) = text.split_at(at);

@@ -12,14 +12,15 @@ use crate::state::{EARLY, Waiting};
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// The time that a callback without an owner waits before it is set aside: longer than Iluma takes to answer most
-/// POSTs.
+/// The time for which a callback without a known owner waits before it is set aside. Iluma answers most POSTs sooner,
+/// and the answer makes the owner known.
 const UNOWNED: Duration = Duration::from_secs(5);
 
 /// The decision about the recipients of a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// At least one tenant gets the callback. Each is listed with the reference that it gave.
+    /// These tenants get the callback, which has this type; there is at least one. Each tenant is listed with its own
+    /// reference as JSON text, or `None` if there is none.
     Recipients(CallbackType, Vec<(TenantName, Option<Bytes>)>),
     /// No owner is known yet: the callback may have overtaken the answer to its request. It waits until this time.
     Overtaking(SystemTime),
@@ -27,13 +28,13 @@ pub(super) enum Finding {
     Unowned,
 }
 
-/// Returns the recipients of a callback.
+/// Decides at the time `now` which tenants get a callback.
 pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody, now: SystemTime) -> Finding {
     let account = config.accounts.get(&waiting.account);
     let prefix = prefix(config, account, waiting, body);
     let mut recipients = owners(config, waiting, body);
     if let Some((tenant, reference)) = prefix.clone() {
-        // The prefixed reference still contains the reference that was erased here.
+        // The gateway has erased its copy of this reference. The prefixed reference in the callback still contains it.
         if waiting.awaiting.iter().any(|owner| owner.erased) {
             recipients.retain(|(known, reference)| *known != tenant || reference.is_some());
         }
@@ -63,14 +64,15 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
     }
 }
 
-/// Returns the tenants that own the id, if they are configured.
+/// Returns the configured tenants that own the callback's id, each with its reference. Returns none of them if the id
+/// is not at Iluma's usual position.
 fn owners(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody) -> Vec<(TenantName, Option<Bytes>)> {
     let owners = waiting.awaiting.iter().filter(|owner| body.id.is_some() && config.teams.contains_key(&owner.tenant));
     owners.map(|owner| (owner.tenant.clone(), owner.reference.clone())).collect()
 }
 
 /// Returns the tenant whose prefix the reference carries, and the rest of the reference. Returns `None` in an account
-/// without prefixes, and for a tenant of another account: a team chose text that only looks like a prefix.
+/// without prefixes, and for a tenant of another account: then a team chose text that only looks like a prefix.
 fn prefix(
     config: &CallbackConfig,
     account: Option<&Account>,
@@ -138,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Returns the finding of a callback that waits for this time.
+    /// Returns the finding for a callback that waits this long for an owner.
     fn overtaking(seconds: u64) -> Finding {
         Finding::Overtaking(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }

@@ -16,7 +16,7 @@ pub(super) enum Unresolved {
     /// The resolver knows no address, or does not answer.
     #[error("the host name has no address")]
     NoAddress,
-    /// All of its addresses are forbidden.
+    /// All addresses of the host are forbidden.
     #[error("the host has no address that callbacks may go to")]
     Forbidden,
 }

@@ -14,21 +14,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
-/// The largest number of stored callbacks that wait to be read by the rest of the gateway. Further callbacks are not
-/// announced to it. They are still delivered, and the cache gets the result from the next answer.
+/// The largest number of stored callbacks that wait until the cache learns from them. Further callbacks are not
+/// announced to the cache. They are still delivered, and the cache gets their results from Iluma's next answers.
 const MOST_ARRIVED: usize = 1024;
 
-/// The largest number of callbacks of cache hits that wait to be stored: ten times those that arrive in 100 ms at 4000
-/// hits a second.
+/// The largest number of callbacks of cache hits that wait to be stored. This is ten times the number that 4000 hits a
+/// second make in 100 ms.
 const MOST_MADE: usize = 4096;
 
-/// The largest number of bodies that are read at once: 64 MiB at most.
+/// The largest number of callbacks whose bodies are read at once: 64 MiB in all.
 const MOST_READING: usize = 64;
 
 /// The largest number of test deliveries at once, of all teams together.
 const MOST_TESTING: usize = 16;
 
-/// The pause of a loop after an error of state.
+/// The pause of a background loop after state returned an error.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
 /// The callback feature.
@@ -48,22 +48,22 @@ pub struct Callbacks {
     connections: Tasks,
 }
 
-/// The callbacks of cache hits that [`Callbacks::run`] stores.
+/// The receiver of the callbacks of cache hits, which [`Callbacks::run`] stores.
 #[derive(Debug)]
 pub struct Inflow {
     pub(super) made: mpsc::Receiver<Made>,
 }
 
-/// Other settings of the callback feature, with everything that could have failed done.
+/// New settings of the callback feature, ready to be applied: every step that can fail is done.
 pub struct PreparedReload {
     config: CallbackConfig,
-    /// The client for teams' endpoints, if it changes.
+    /// The new client for teams' endpoints; `None` if the client does not change.
     client: Option<WebhookClient>,
 }
 
 impl Callbacks {
-    /// Returns the callback feature for `settings`, the receiver that [`Callbacks::run`] consumes, and the receiver of
-    /// arrived callbacks for the parts that learn from them.
+    /// Returns the callback feature for `settings`; the receiver that [`Callbacks::run`] consumes; and the receiver of
+    /// arrived callbacks, for the parts that learn from them.
     ///
     /// # Errors
     /// Returns an error if the machine has no usable trust store.
@@ -105,7 +105,7 @@ impl Callbacks {
         Ok(PreparedReload { config, client })
     }
 
-    /// Applies other settings; deliveries in progress finish under the old ones.
+    /// Applies prepared settings. Deliveries in progress finish under the old ones.
     pub fn reload(&self, PreparedReload { config, client }: PreparedReload) {
         if let Some(client) = client {
             self.client.store(Arc::new(client));
@@ -113,8 +113,8 @@ impl Callbacks {
         self.config.store(Arc::new(config));
     }
 
-    /// Accepts a callback of the gateway's own, for an answer from the cache. It is stored within 100 ms and delivered
-    /// if the team has a URL for it. It is dropped if too many wait.
+    /// Accepts a callback that the gateway itself makes for an answer from the cache. The callback is stored within 100
+    /// ms, and delivered if the team has a URL for its type. It is dropped if too many callbacks wait.
     pub fn hit(&self, made: Made) {
         if let Err(mpsc::error::TrySendError::Full(made) | mpsc::error::TrySendError::Closed(made)) =
             self.made.try_send(made)
@@ -123,7 +123,7 @@ impl Callbacks {
         }
     }
 
-    /// Returns true if the team may have callback URLs. A team without allowed hosts can't have one, so no callback is
+    /// Returns true if the team may have callback URLs. A team without allowed hosts may have none, so no callback is
     /// made for it.
     #[must_use]
     pub fn may_listen(&self, tenant: &TenantName) -> bool {

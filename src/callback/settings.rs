@@ -29,7 +29,7 @@ fn as_text<S: serde::Serializer>(kind: &CallbackType, serializer: S) -> Result<S
     serializer.serialize_str(kind.as_str())
 }
 
-/// The reason why a setting is refused, or not shown.
+/// The reason why a setting is refused, or can't be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// The body is neither a JSON object nor a form with `type` and `url`.
@@ -59,7 +59,7 @@ impl From<StateError> for SettingError {
 }
 
 impl Callbacks {
-    /// Returns a team's URLs by type: those that it set itself, and the configuration's for the other types.
+    /// Returns a team's URLs by type: the URLs that the team set itself, and the configured URLs for the other types.
     ///
     /// # Errors
     /// Returns an error if state can't be read.
@@ -70,7 +70,8 @@ impl Callbacks {
         Ok(urls.into_iter().map(|(kind, url)| UrlSetting { kind, url }).collect())
     }
 
-    /// Returns the URL for a team's callbacks of a type: the one that the team set, else the configuration's.
+    /// Returns the URL for a team's callbacks of a type: the URL that the team set, else the configured one. Returns
+    /// `None` if there is neither.
     pub(super) async fn url(
         &self,
         tenant: &TenantName,
@@ -81,7 +82,8 @@ impl Callbacks {
         Ok(own.map(|(_, url)| url).or_else(|| team.urls.get(&kind).cloned()))
     }
 
-    /// Sets a URL, by POST or PATCH. `body` is JSON, or a form if `content_type` says so.
+    /// Tests a URL, and sets it as the team's URL for a callback type. `body` has both, as JSON, or as a form if
+    /// `content_type` says so.
     ///
     /// # Errors
     /// Returns an error if nothing was set.
@@ -105,11 +107,11 @@ impl Callbacks {
         Ok(UrlSetting { kind, url })
     }
 
-    /// Resets the URL of a type, or of all types, to the configuration's. Returns all of the team's URLs after that.
-    /// The query or the body names the type; the body is JSON, or a form if `content_type` says so.
+    /// Resets the URL of a type, or of all types, to the configured URL. Returns all of the team's URLs after that. The
+    /// query or the body names the type; the body is JSON, or a form if `content_type` says so.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed, or not all of it.
+    /// Returns an error if nothing was changed, or if only a part was changed.
     pub async fn reset_urls(
         &self,
         tenant: &TenantName,
@@ -131,8 +133,9 @@ impl Callbacks {
         client.send(team, timeout, url, (&id, test.to_string().into())).await.attempt
     }
 
-    /// Returns Iluma's answer at `authentication_tokens` for the team: in the same shape, with the team's own token. An
-    /// answer that is not a JSON object or list is replaced as a whole.
+    /// Returns Iluma's answer at `authentication_tokens` for the team: in the same shape, with the team's own token.
+    /// `upstream` is the body of Iluma's answer. If it is missing, or is no JSON object or list, the gateway makes the
+    /// whole answer.
     #[must_use]
     pub fn tokens(&self, tenant: &TenantName, upstream: Option<&[u8]>) -> Bytes {
         let config = self.config.load();
@@ -150,7 +153,7 @@ impl Callbacks {
         serde_json::to_vec(&TokenSubstitution::new(&shape, &known, token).apply(shape)).unwrap_or_default().into()
     }
 
-    /// Returns the secrets that sign a team's callbacks: the newest one, and all of them.
+    /// Returns the secrets that sign a team's callbacks, as JSON: the current one, and all of them.
     #[must_use]
     pub fn webhook_secret(&self, tenant: &TenantName) -> Bytes {
         let config = self.config.load();

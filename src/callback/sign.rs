@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// A team's credentials.
+/// The credentials by which a team recognises the gateway's callbacks.
 pub(super) struct Credentials {
     pub(super) token: SecretString,
     /// The secrets as the team reads them, each `whsec_` and base64; the first is the current one.
@@ -44,8 +44,8 @@ impl Credentials {
         Self { token, secrets, macs }
     }
 
-    /// Returns `webhook-signature`: one signature for each secret, so that a team may verify with the old secret during
-    /// a change.
+    /// Returns the value of the header `webhook-signature`. It has one signature for each secret, so that a team may
+    /// verify with the old secret during a change.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Option<HeaderValue> {
         let timestamp = timestamp.to_string();
         let signature = |mac: &Hmac<Sha256>| {

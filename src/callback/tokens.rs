@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-/// The shortest text that counts as a token; shorter ones are words, such as an environment's name.
+/// The length from which a text counts as a token, in bytes. Shorter texts are words, such as an environment's name.
 const SHORTEST_TOKEN: usize = 16;
 
 /// The replacement of the tokens in one answer.
@@ -47,7 +47,7 @@ impl<'a> TokenSubstitution<'a> {
         let is_named = name.is_some_and(|name| name.to_ascii_lowercase().contains("token"));
         let text = self.exactly(text);
         let is_unknown_token = if self.is_exact {
-            // Another token may stand beside the known one, such as the one from before a change.
+            // Another token may be beside the known one, such as the token from before a change.
             is_named && is_long && !text.contains(self.own)
         } else {
             is_named || is_long

@@ -40,7 +40,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// The largest number of idle connections to a host: as many as a team's concurrent deliveries.
 const IDLE_CONNECTIONS: usize = 16;
-/// The longest time that a connection stays idle: not longer than common servers keep it.
+/// The longest time that a connection stays idle. Common servers keep it at least as long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const USER: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION")));
@@ -78,7 +78,7 @@ impl WebhookClient {
     }
 
     /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, even if its body is not
-    /// complete. `message` is an id, which is the same for every attempt at one delivery, and the body.
+    /// complete. `message` is an id and the body. The id is the same for every attempt at one delivery.
     pub(super) async fn send(&self, team: &Team, timeout: Duration, url: &str, message: (&str, Bytes)) -> Sent {
         let (time, begun) = (self.clock.wall(), self.clock.now());
         let answer = match self.request(team, url, message) {
@@ -106,7 +106,7 @@ impl WebhookClient {
         Sent { attempt: attempt(AttemptResult::Error(error)), retry_after: None }
     }
 
-    /// Returns an attempt that failed before anything was sent.
+    /// Returns a failed attempt for which nothing was sent.
     pub(super) fn unsent(&self, error: AttemptError) -> Sent {
         self.failed(self.clock.wall(), error)
     }
@@ -188,7 +188,7 @@ impl std::fmt::Debug for WebhookClient {
     }
 }
 
-/// Reads a body to its end, or to the bound.
+/// Reads and discards a body to its end, or until more than [`DRAIN_BYTES`] have been read.
 async fn drain(mut body: Incoming) {
     let mut read = 0;
     while !body.is_end_stream() && read <= DRAIN_BYTES {

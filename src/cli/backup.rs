@@ -27,8 +27,8 @@ pub(super) struct RestoreArgs {
     /// The configuration file of the gateway, which must not run.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Receipts that `erasures` has exported, or a later backup or database. Their erasures are applied as well as those of the
-    /// state that is replaced.
+    /// Receipts that `erasures` has exported, or a later backup or database. Their erasures are applied as well as
+    /// those of the state that is replaced.
     #[arg(long, value_name = "FILE")]
     erasures: Option<PathBuf>,
     /// Keep the keys that were made by the API, including those that were revoked after the copy was made.
@@ -45,7 +45,7 @@ pub(super) enum CopyError {
     Backup(#[from] BackupError),
 }
 
-/// Makes a copy. Returns the text to print.
+/// Makes a copy of the state. Returns the text to print.
 ///
 /// # Errors
 /// Returns an error if the configuration has faults, or if no copy could be made.
@@ -63,7 +63,8 @@ pub(super) fn back_up(args: &BackupArgs) -> Result<String, CopyError> {
 /// Restores a copy. Returns the text to print.
 ///
 /// # Errors
-/// Returns an error if the configuration has faults, or if the copy could not be restored. The state is unchanged then.
+/// Returns an error if the configuration has faults, or if the copy could not be restored. The state is unchanged then,
+/// unless an error occurs while the files are renamed.
 pub(super) async fn restore(args: &RestoreArgs) -> Result<String, CopyError> {
     let settings = Settings::load(&args.config)?;
     let order = RestoreOrder { from: &args.from, erasures: args.erasures.as_deref(), keep_keys: args.keep_keys };

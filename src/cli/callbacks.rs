@@ -44,7 +44,8 @@ struct List {
     /// Only callbacks of this type, such as `NAME_VALIDATOR_REQUEST`.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Only callbacks from this time on, such as `2026-11-25T08:30:00Z`: the time of their end, or of receipt if they have not ended.
+    /// Only callbacks from this time on, such as `2026-11-25T08:30:00Z`: the time of their end, or of receipt if they
+    /// have not ended.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Only callbacks until this time.

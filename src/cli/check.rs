@@ -1,4 +1,4 @@
-//! `iluma-gateway check`: reports the faults and warnings that `run` would report, without serving.
+//! `iluma-gateway check`: reports the faults and warnings that `run` would report, and does not serve.
 
 use super::output::{self, OutputError};
 use crate::app::{self, StartError, preflight};
@@ -15,7 +15,8 @@ pub(super) struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Check the file alone, without secrets, certificates, the database and Redis. For pull requests, on a machine without them.
+    /// Check the file alone, without secrets, certificates, the database and Redis. For pull requests, on a machine
+    /// without them.
     #[arg(long)]
     without_secrets: bool,
     /// The form of the result: text for people, or one JSON object with faults and warnings.
@@ -72,7 +73,7 @@ pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
     }
 }
 
-/// Returns the warnings about a valid configuration. It also prints the effective settings if `shown` is true.
+/// Returns the warnings about a valid configuration. If `shown` is true, also prints the effective settings.
 async fn examine(args: &Args, shown: bool) -> Result<Vec<Fault>, CheckError> {
     let load = if args.without_secrets { Settings::load_without_secrets } else { Settings::load };
     let settings = load(&args.config)?;

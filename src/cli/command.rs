@@ -12,12 +12,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of a usage error, the same as clap's.
 const USAGE: u8 = 2;
-/// The exit code of a comparison that found differences; a failure exits with 1.
+/// The exit code of a comparison that found differences. A comparison that failed exits with 1.
 const DIFFERENT: u8 = 3;
 
 /// Shares one Iluma (Indonesian KYC API) account between the teams of a company.
 ///
-/// Exit codes: 0 done; 1 not done, or not everywhere, and standard error says why; 2 wrong usage; 3 a bill differs from the ledger.
+/// Exit codes: 0 done; 1 not done, or not everywhere, and standard error says why; 2 wrong usage; 3 a bill differs from
+/// the ledger.
 #[derive(Parser, Debug)]
 #[command(name = "iluma-gateway", version, max_term_width = 100, after_help = "Start with: iluma-gateway demo")]
 struct Cli {
@@ -36,8 +37,8 @@ enum Command {
     Check(check::Args),
     /// Exit with 0 if the running gateway is ready, else with 1 and the reason.
     ///
-    /// Asks the status listener of the configuration, or the admin listener if there is no status listener. For health checks of
-    /// containers without curl.
+    /// Asks the status listener of the configuration, or the admin listener if there is no status listener. For health
+    /// checks of containers without curl.
     Healthcheck(healthcheck::Args),
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
@@ -71,7 +72,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Restore a copy of the state, and repeat all later erasures. The gateway must not run.
     ///
-    /// The replaced state is set aside. Stored answers are not used any more, and keys that were made by the API are dropped.
+    /// The replaced state is set aside. Stored answers are not used any more, and keys that were made by the API are
+    /// dropped.
     Restore(backup::RestoreArgs),
     /// Run a simulated Iluma to develop and test against.
     Simulate(Box<simulate::Args>),
@@ -84,7 +86,7 @@ enum Command {
     Man,
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command that the process's arguments name. Returns the exit code of the process.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

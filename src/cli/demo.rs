@@ -1,7 +1,7 @@
 //! A guided tour: a simulated Iluma, a gateway and two teams on loopback, with real sockets and nothing to set up.
 //!
-//! Everything that it prints really happened: answers, cache statuses, callbacks and log lines are those of the running
-//! gateway, and its ledger is compared with the simulator's own count.
+//! The tour prints only real events: answers, cache statuses, callbacks and log lines come from the running gateway.
+//! The gateway's ledger is compared with the simulator's own count.
 
 mod endpoint;
 mod error;

@@ -4,7 +4,7 @@ use super::operator::{OperatorError, Target};
 use http::Method;
 use std::io::{self, Read as _};
 
-/// The largest order; a person has a handful of fields.
+/// The largest order, in bytes: a person has a handful of fields.
 const LARGEST_ORDER: u64 = 64 << 10;
 
 /// Options of the command.

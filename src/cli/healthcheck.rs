@@ -18,9 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// The longest wait for the answer: far longer than a healthy gateway takes, and shorter than the usual limits of health checks.
+/// The longest wait for the answer. A healthy gateway answers far earlier, and the usual limits of health checks are
+/// longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest answer; a normal one is one line.
+/// The longest accepted answer, in bytes. A normal answer is one line.
 const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Options of the command.
@@ -32,7 +33,7 @@ pub(super) struct Args {
     config: PathBuf,
 }
 
-/// The reason why the gateway is not ready, or did not say that it is.
+/// The reason why the gateway is not ready, or why its readiness is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
     #[error(transparent)]
@@ -87,7 +88,7 @@ pub(super) async fn run(args: &Args) -> Result<(), HealthError> {
     }
 }
 
-/// Asks for `/readyz` over a connection, and returns status and text.
+/// Requests `/readyz` over a connection. Returns the status and the text of the answer.
 async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     address: SocketAddr,

@@ -21,9 +21,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest wait for the answer to an order. The gateway answers within a minute.
+/// The longest wait for the answer to an order. It is longer than the minute within which the gateway answers.
 const TIMEOUT: Duration = Duration::from_secs(65);
-/// The largest answer: most are a few numbers; a year's usage has some megabytes.
+/// The largest accepted answer. Most answers are a few numbers; a year's usage has some megabytes.
 const LARGEST_ANSWER: usize = 64 << 20;
 
 /// The address of the gateway, and the credentials for it.
@@ -77,7 +77,7 @@ pub(super) enum OperatorError {
     /// The listener requires a client certificate.
     #[error("{0} wants a client certificate that its client_ca has issued: give one with --cert FILE and --key FILE")]
     NoCertificate(Uri),
-    /// Only one side uses TLS.
+    /// Only one side uses TLS. Holds the URL, and the protocol that the listener does not speak.
     #[error("{0} does not speak {1}: give the listener's URL with --admin, with https:// if it has TLS")]
     OtherScheme(Uri, &'static str),
     /// The answer takes too long.
@@ -86,13 +86,13 @@ pub(super) enum OperatorError {
     /// The connection ended for another reason.
     #[error("no answer from the gateway at {0}: {1}")]
     Unreachable(Uri, String),
-    /// The gateway answered with an error.
+    /// The gateway answered with an error, or the URL is invalid. Holds the text for the operator.
     #[error("{0}")]
     Refused(String),
 }
 
 impl Target {
-    /// Sends a request to the admin API; returns the body of its answer.
+    /// Sends a request to the admin API for an answer in JSON. Returns the body of the answer.
     ///
     /// # Errors
     /// Returns an error if there is no answer, or if the answer is an error.
@@ -100,7 +100,7 @@ impl Target {
         self.ask_for("application/json", (method, path, body)).await
     }
 
-    /// Sends a request to the admin API for an answer of the type `accepted`; returns the body of that answer.
+    /// Sends a request to the admin API for an answer of the media type `accepted`. Returns the body of the answer.
     ///
     /// # Errors
     /// Returns an error if there is no answer, or if the answer is an error.
@@ -160,7 +160,7 @@ impl Target {
     }
 }
 
-/// Returns the reason why a gateway gave no answer.
+/// Finds the reason why a gateway gave no answer, in an error and its sources.
 fn failure(target: &Uri, error: &(dyn Error + 'static)) -> OperatorError {
     let mut next = Some(error);
     let mut last = String::new();
@@ -209,7 +209,7 @@ fn tls_failure(target: &Uri, error: &rustls::Error) -> Option<OperatorError> {
     }
 }
 
-/// Reads the certificates of a PEM file, at least one.
+/// Reads the certificates of a PEM file. Returns an error if the file has none.
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, OperatorError> {
     let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = found.ok().filter(|found| !found.is_empty());

@@ -41,7 +41,7 @@ pub(super) fn line(text: impl Display) -> Result<(), OutputError> {
     print(format_args!("{text}\n"))
 }
 
-/// Prints a line to the standard error. If nothing reads the standard error, it gives up after 5 seconds.
+/// Prints a line to the standard error. If nothing reads the standard error, this function returns after 5 seconds.
 pub(super) fn complain(text: impl Display) {
     let text = format!("{text}\n");
     let (told, done) = sync_channel(1);
@@ -55,7 +55,7 @@ pub(super) fn complain(text: impl Display) {
     }
 }
 
-/// Returns the output error inside an error, if there is one.
+/// Returns the [`OutputError`] that an error is or wraps; `None` if there is none.
 #[must_use]
 pub(super) fn behind<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e OutputError> {
     let mut next = Some(error);

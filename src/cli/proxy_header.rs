@@ -14,7 +14,7 @@ use tower::Service;
 /// client.
 pub(super) const LOCAL: &[u8; 16] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 
-/// A connector that sends the header at the beginning of each connection, if the listener expects one.
+/// A connector that sends the header [`LOCAL`] at the beginning of each connection if `with_header` is true.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyConnector {
     pub(super) http: HttpConnector,

@@ -46,7 +46,7 @@ pub(super) enum BillError {
     /// The file can't be read, or is not CSV.
     #[error("--bill: {0}")]
     Csv(#[from] csv::Error),
-    /// A column is missing.
+    /// A column is missing. Holds its name, and the names of the columns that the bill has.
     #[error(
         "--bill: there is no column {0:?} in the head line, which has {1}; name the columns with --day, --route and --count"
     )]
@@ -57,7 +57,7 @@ pub(super) enum BillError {
     /// There is no line.
     #[error("--bill: the file has no line of calls")]
     Empty,
-    /// The days of the bill, or of the options, are not a period of 1 to 400 days.
+    /// The days of the bill, or of the options, are not a period of 1 to 400 days. Holds the first and the last day.
     #[error("{0} to {1} is no period of 1 to 400 days: correct --from and --to, or a date in the bill")]
     Period(Day, Day),
     /// A line's day is outside the options' period.
@@ -65,7 +65,7 @@ pub(super) enum BillError {
     Outside(Day),
 }
 
-/// The numbers of calls on a bill, by day and route.
+/// The bill: the numbers of calls by day and route.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bill {
     calls: BTreeMap<(Day, RouteName), u64>,
@@ -73,7 +73,7 @@ pub(super) struct Bill {
     days: (Day, Day),
 }
 
-/// A day and route for which the bill and the ledger have different numbers of calls.
+/// A day and route for which the bill and the billable calls of the ledger differ.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     day: String,
@@ -84,14 +84,15 @@ pub(super) struct Difference {
 }
 
 impl Bill {
-    /// Reads a bill.
+    /// Reads the bill that the options name.
     pub(super) fn read(args: &Args) -> Result<Self, BillError> {
         let columns = [&args.day, &args.route, &args.count];
         let reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(&args.bill)?;
         Self::parse(reader, columns)?.between(args.from, args.to)
     }
 
-    /// Sets the first and the last day that are compared, if the options give them.
+    /// Sets the first and the last day that are compared, if the options give them. Returns an error if the period is
+    /// not 1 to 400 days, or if the bill has a day outside of it.
     fn between(mut self, from: Option<Day>, to: Option<Day>) -> Result<Self, BillError> {
         let (first, last) = self.days;
         let (from, to) = (from.unwrap_or(first), to.unwrap_or(last));
@@ -135,8 +136,8 @@ impl Bill {
         self.days
     }
 
-    /// Returns every day and route for which the bill and the ledger's lines differ. `rows` are the lines of the
-    /// compared days.
+    /// Returns every day and route for which the bill and the billable calls of the ledger differ. `rows` are the lines
+    /// of the compared days.
     pub(super) fn compare(&self, rows: &[Row]) -> Vec<Difference> {
         let mut all = BTreeMap::<(String, String), [u64; 3]>::new();
         for ((day, route), count) in &self.calls {
@@ -159,7 +160,7 @@ impl Bill {
     }
 }
 
-/// Returns the differences of these days as a table.
+/// Returns the differences as a table. `from` and `to` are the first and the last compared day.
 pub(super) fn table((from, to): (Day, Day), differences: &[Difference]) -> String {
     if differences.is_empty() {
         return format!("The bill and the ledger agree from {from} to {to}.\n");

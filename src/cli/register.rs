@@ -59,11 +59,13 @@ pub(super) async fn run(args: &Args) -> Result<String, RegisterError> {
     register(&Settings::load(&args.config)?).await
 }
 
-/// Sets each account's URLs that differ at Iluma. Returns one line for each account and type, also for an unchanged
-/// URL. The gateway must be running: Iluma posts a test to each URL before it accepts it.
+/// Sets the callback URLs of each account at Iluma, unless they are set correctly already. Returns one line for each
+/// account and type, also for an unchanged URL. The gateway must be running, because Iluma posts a test to each URL
+/// before it accepts the URL.
 ///
 /// # Errors
-/// Returns an error if a URL was not set; its text lists all successes and failures.
+/// Returns an error if a URL was not set, or if an account has no callback token; the text lists all successes and
+/// failures. Also returns an error if no public URL is configured, or if TLS can't be set up.
 pub(super) async fn register(settings: &Settings) -> Result<String, RegisterError> {
     let public_url = settings.callbacks.public_url.as_ref().ok_or(RegisterError::NoPublicUrl)?;
     let (connections, clock) = (Tasks::new(), Clock::system());
@@ -118,7 +120,8 @@ struct Iluma<'a> {
 }
 
 impl Iluma<'_> {
-    /// Returns the current URLs that can be read from Iluma's answer. The shape of the answer is not documented.
+    /// Returns the current URLs of the account, as far as they can be read from Iluma's answer. The shape of the answer
+    /// is not documented.
     async fn urls(&self) -> Vec<(CallbackType, String)> {
         let answer = self.ask(Method::GET, None).await;
         let shown = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
@@ -166,7 +169,8 @@ impl Iluma<'_> {
     }
 }
 
-/// Returns the text of Iluma's error, if it has Iluma's shape.
+/// Returns the error code and the message of Iluma's error, after a colon. Returns an empty text if the body has not
+/// the shape of Iluma's errors.
 fn reason(body: &[u8]) -> String {
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let text = |name: &str| value.as_ref().and_then(|value| value[name].as_str());

@@ -1,7 +1,7 @@
 //! `iluma-gateway usage`: prints a month of the ledger as a table.
 //!
-//! The command reads the journal directly, also while a gateway uses it, and reads the other nodes' published figures
-//! from Redis. So it needs no listener, no token, and no running gateway.
+//! The command reads the journal directly, even while a gateway uses it. It reads the published figures of the other
+//! nodes from Redis. So the command needs no listener, no token, and no running gateway.
 
 use super::reconcile;
 use crate::base::calendar::{Day, Month};
@@ -86,10 +86,11 @@ pub(super) struct Report {
     pub(super) differs: bool,
 }
 
-/// Returns the month's table, or the differences to a bill, ready to be printed.
+/// Returns the table of a month, or the differences between a bill and the ledger, as text to print.
 ///
 /// # Errors
-/// Returns an error if the configuration has faults, or if the journal or the bill can't be read.
+/// Returns an error if the configuration has faults, or if the journal or the bill can't be read. A comparison also
+/// fails if Redis does not answer, or if the audit log can't be written.
 pub(super) async fn run(args: Args) -> Result<Report, UsageError> {
     match args {
         Args { order: Some(Order::Reconcile(args)), .. } => compare(&args).await,
@@ -135,7 +136,8 @@ const fn partial(is_complete: bool) -> &'static str {
     }
 }
 
-/// Reads the ledger's lines of these days, both included.
+/// Reads the ledger's lines from the first to the last of `days`, both included. Waits a short time for Redis, which
+/// has the other nodes' figures.
 async fn report(settings: &Settings, days: (Day, Day)) -> Result<Statement, UsageError> {
     if !settings.state.path.exists() {
         return Err(UsageError::NoJournal(settings.state.path.clone()));

@@ -1,8 +1,8 @@
 //! The effective settings as TOML, without secrets.
 //!
 //! Invariants: each key of the operator's file and of the defaults is shown, without work for the code that reads the
-//! key; code that reads a secret shows `"(set)"` in its place, and code that computes a value shows this value; a key
-//! that is not shown is not set, and means no limit.
+//! key; code that reads a secret shows `"(set)"` in its place; code that computes a value shows the computed value; a
+//! key that is not shown is not set.
 
 use super::settings::Settings;
 use std::fmt::{self, Display, Formatter};
@@ -17,14 +17,15 @@ pub(super) enum Step {
     Item(usize),
 }
 
-/// A value that is shown in the place of another one; `None` shows nothing.
+/// A path, and the value that is shown there instead of the value in the file; `None` hides the key.
 pub(super) type Shown = (Vec<Step>, Option<Value>);
 
-/// The name in `default.toml` for tables whose names the operator chooses, such as `[tenants.lending]`: its defaults are
-/// those of each such table.
+/// The name of a table in `default.toml` whose keys are the defaults of several tables. The operator chooses the names
+/// of those tables, such as `[tenants.lending]`.
 const ANY: &str = "*";
 
-/// Returns the operator's table with the defaults for its missing keys, and with the shown values in their places.
+/// Returns the operator's table with the defaults for its missing keys. Each value in `shown` replaces the value at its
+/// path.
 pub(super) fn table(own: &Table, defaults: &Table, shown: Vec<Shown>) -> Table {
     let mut table = merged(Some(own), Some(defaults));
     for (path, value) in shown {
@@ -83,7 +84,7 @@ impl Settings {
     }
 }
 
-/// Displays the effective settings; see [`Settings::describe`].
+/// The effective settings, which `Display` writes as TOML; see [`Settings::describe`].
 #[derive(Debug, Clone, Copy)]
 pub struct Description<'a>(&'a Table);
 

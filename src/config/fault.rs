@@ -13,13 +13,14 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Makes a fault; `key` is a key path, empty for the file as a whole.
+    /// Makes a fault. `key` is the path of the faulty key, or empty if the fault concerns the file as a whole.
     #[must_use]
     pub fn new(key: &str, problem: impl Into<String>) -> Self {
         Self { key: key.chars().take(MAX_SHOWN_PATH).collect(), problem: problem.into() }
     }
 
-    /// Returns the path of the key, such as `tenants.lending.account`; empty for the file as a whole.
+    /// Returns the path of the faulty key, such as `tenants.lending.account`. It is empty if the fault concerns the
+    /// file as a whole.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key

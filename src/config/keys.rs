@@ -11,7 +11,7 @@ use toml::Value;
 /// The longest note of a key, in characters.
 const MAX_NOTE: usize = 200;
 
-/// Reads one member of `key_sha256`; `seen` holds the hashes of the earlier members, with their key paths.
+/// Reads one member of the list `key_sha256`. `seen` has the hashes of the earlier members, each with its key path.
 pub(super) fn file_key(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<FileKey> {
     if !entry.value().is_table() {
         return Some(FileKey { sha256: hash(entry, entry.path(), seen)?, expires: None, note: None });
@@ -44,8 +44,8 @@ fn hash(entry: &Entry<'_>, path: &str, seen: &mut BTreeMap<[u8; 32], String>) ->
     Some(hash)
 }
 
-/// Reads the time at which a key expires: a date, which means its first moment in UTC, or a time with an offset. It may
-/// be a TOML value or a string.
+/// Reads the time at which a key expires: a date, which means its first moment in UTC, or a time with an offset. The
+/// entry may be a TOML date or time, or a string.
 fn end(entry: &Entry<'_>) -> Option<SystemTime> {
     let text = match entry.value() {
         // TOML allows a space between date and time, and lower case.

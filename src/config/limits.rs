@@ -41,7 +41,7 @@ impl Limit {
         }
     }
 
-    /// Returns the unit in which the limit counts, as the parameter `qu` of `RateLimit-Policy` has it.
+    /// Returns the unit in which the limit counts: a value of the parameter `qu` in `RateLimit-Policy`.
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
@@ -83,8 +83,8 @@ pub struct TenantLimits {
     pub requests_per_second: Option<u32>,
     /// The number of requests that may arrive at once; at least one if a rate is set.
     pub burst: Option<u32>,
-    /// The largest number of requests that are handled at once. By default a tenant has half of `server.max_in_flight`,
-    /// so that no tenant can take all slots.
+    /// The largest number of requests that are handled at once. If none is configured, a tenant has half of
+    /// `server.max_in_flight`, so that no tenant can take all slots.
     pub max_in_flight: usize,
     /// The share of the account's rate, relative to the other tenants' weights.
     pub weight: u32,
@@ -92,21 +92,21 @@ pub struct TenantLimits {
     pub upstream_calls_per_day: Option<u64>,
     /// Upstream calls a month.
     pub upstream_calls_per_month: Option<u64>,
-    /// Rupiah a month, by `prices`.
+    /// Rupiah a month. The prices of calls are in `prices`.
     pub budget_per_month: Option<u64>,
     /// The treatment of a call beyond a quota.
     pub quota_mode: QuotaMode,
 }
 
 impl TenantLimits {
-    /// Returns the `max_in_flight` of a tenant for which none is configured: half of `all`, the gateway's, and at least
-    /// one.
+    /// Returns the `max_in_flight` of a tenant for which none is configured: half of `all`, and at least one. `all` is
+    /// the `max_in_flight` of the whole gateway.
     #[must_use]
     pub const fn default_in_flight(all: usize) -> usize {
         if all < 2 { 1 } else { all / 2 }
     }
 
-    /// Returns the rate in requests a second with its burst, if there is one.
+    /// Returns the rate in requests a second, and the burst. Returns `None` if the tenant has no rate.
     #[must_use]
     pub fn rate(&self) -> Option<(u32, u32)> {
         self.requests_per_second.map(|rate| (rate, self.burst.unwrap_or(rate)))

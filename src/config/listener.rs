@@ -37,7 +37,7 @@ fn network(entry: &Entry<'_>) -> Option<IpNet> {
     Some(network)
 }
 
-/// Records a fault for each listener that has the address of another one.
+/// Records a fault for each listener that has the same address as an earlier one in the list.
 pub(super) fn distinct(root: &Section<'_>, listeners: &[(&str, SocketAddr)]) {
     for (place, (name, address)) in listeners.iter().enumerate() {
         let clash = listeners[..place].iter().find(|(_, other)| {

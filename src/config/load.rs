@@ -93,7 +93,7 @@ fn hash(text: &str) -> String {
 /// All keys with their defaults, or with an example if they have none.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-// The bounds here and in the other files are far from any real need and near enough to catch a wrong unit.
+// The bounds here and in the other files are far from any real need, and near enough to catch a wrong unit.
 /// The largest file; a configuration for a thousand tenants has about 500 KiB.
 const MAX_FILE: ByteSize = ByteSize::mib(4);
 /// The largest number of encryption keys: one a year for longer than any retention.
@@ -114,7 +114,7 @@ const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Durat
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
 /// The longest contact in characters: longer than any channel's name or address.
 const MAX_CONTACT: usize = 200;
-/// The largest number of forwarded headers: each makes requests bypass the cache, and nobody needs many.
+/// The largest number of forwarded headers. Each of them makes requests bypass the cache, and nobody needs many.
 const MAX_FORWARD_HEADERS: usize = 16;
 /// The headers that the gateway sends on every request whose answer may be shared.
 const CANONICAL_HEADERS: [&str; 6] =
@@ -124,7 +124,7 @@ const MAX_PRICE: u64 = 1_000_000_000;
 /// The bounds of a watchlist answer's lifetime: watchlists change every day.
 const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 
-/// Reads a configuration file; returns its absolute path and its text.
+/// Reads a configuration file. Returns its absolute path and its text.
 pub(super) fn read_file(path: &Path) -> Result<(PathBuf, String), Fault> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut text = String::new();
@@ -138,7 +138,7 @@ pub(super) fn read_file(path: &Path) -> Result<(PathBuf, String), Fault> {
     Ok((path, text))
 }
 
-/// Reads all sections; `None` only if the findings have a fault.
+/// Reads all sections. The settings are `None` only if the findings have a fault.
 fn read(
     own: &Table,
     base: &Path,
@@ -338,7 +338,7 @@ fn upstream(upstream: &Section<'_>) -> Option<Upstream> {
     })
 }
 
-/// Reads a line of text that a message can quote.
+/// Reads the contact: a line of text that a message can quote.
 fn contact(entry: &Entry<'_>) -> Option<String> {
     let text = entry.text()?.trim();
     if text.is_empty() || text.chars().count() > MAX_CONTACT || text.chars().any(char::is_control) {
@@ -485,7 +485,7 @@ fn quotas(quotas: &Section<'_>) -> Option<Quotas> {
     Some(Quotas { calendar: quotas.get("time_zone", Entry::parsed)? })
 }
 
-/// Reads the prices. An invalid row adds a fault.
+/// Reads the prices. A name that is no row with a price adds a fault.
 fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
     let mut read = BTreeMap::new();
     for (name, entry) in prices.named() {
@@ -504,7 +504,7 @@ mod tests {
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
 
-    /// Text in every secret that [`env`] returns, which no fault may contain.
+    /// The text that marks the secrets from [`env`]. No fault may contain it.
     const MARK: &str = "5ec5e7";
 
     fn env(name: &str) -> Option<String> {
@@ -623,7 +623,7 @@ mod tests {
                 }
             }
         }
-        // The forms are alternatives: each is valid without the others, and together they have every key.
+        // The forms of a Redis are alternatives: each is valid without the others, and together they have every key.
         let mut asked = BTreeSet::new();
         for form in ["url", "sentinel", "cluster"] {
             let mut own = own.clone();
@@ -815,7 +815,7 @@ like = "bank"
         with(&format!("[[routes]]\nmethod = \"POST\"\npath = \"/v*/a/:id\"\nlike = \"bank\"\n{keys}"))
     }
 
-    /// Asserts that each text has its fault, with its key path and without the invalid value.
+    /// Asserts that each text has the given fault, with its key path and without the invalid value.
     fn each_is_told<const N: usize>(cases: [(String, &str); N]) {
         for (text, fault) in cases {
             match parse(&text) {

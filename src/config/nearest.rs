@@ -1,6 +1,7 @@
 //! Suggests the intended word for a typing mistake.
 
-/// Returns the candidate with the fewest typing mistakes, if they are few.
+/// Returns the candidate that differs from `typed` by the fewest letters. Returns `None` if every candidate differs by
+/// too many.
 pub(super) fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     // A text with more than a third of wrong letters is another word, not a mistake.
     let most = (typed.chars().count() / 3).clamp(1, 3);
@@ -29,7 +30,7 @@ fn distance(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
-/// The longest typed name that is shown.
+/// The longest typed name that faults show, in bytes.
 pub(super) const MAX_SHOWN_NAME: usize = 64;
 
 #[cfg(test)]

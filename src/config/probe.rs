@@ -1,4 +1,4 @@
-//! The settings of the listener that a health check asks for readiness.
+//! The settings of the listener that a health check asks if the gateway is ready.
 //!
 //! Only this part of the file is read: a probe must not fail because of a secret that only the gateway's process may
 //! read, or a fault in an edit that the running gateway refused.
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// The listener to ask.
+/// The listener that the health check connects to.
 #[derive(Debug)]
 pub struct Probe {
     /// The key of the listener's section: `status`, or `admin` if there is no `status`.
@@ -23,7 +23,7 @@ pub struct Probe {
     pub proxy_protocol: bool,
 }
 
-/// The TLS of the listener to ask.
+/// The TLS settings with which the health check connects to the listener.
 #[derive(Debug)]
 pub struct ProbeTls {
     /// The listener's own certificate, the only one that the probe trusts.

@@ -57,7 +57,8 @@ struct Notes {
     shown: Vec<Shown>,
 }
 
-/// The findings of reading, in addition to the values.
+/// The findings of a whole reading: faults, warnings, the files on which the configuration depends, and the values to
+/// show.
 pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
@@ -80,7 +81,7 @@ impl<'a> Reader<'a> {
         Self { secrets, ..self }
     }
 
-    /// Opens the outermost table: the operator's, with the defaults for its missing keys.
+    /// Opens the outermost table: the operator's table, with the defaults for its missing keys.
     pub(super) fn root<'r>(&'r self, own: &'r Table, defaults: &'r Table) -> Section<'r> {
         Section::open(self, KeyPath::default(), Some(own), Some(defaults))
     }
@@ -121,7 +122,7 @@ impl<'r> Section<'r> {
         self.must(key, "missing", read)
     }
 
-    /// Reads the value of a key that has a default and an old name. The old name still works, with a warning.
+    /// Reads the value of a key that has a default and an old name, `before`. The old name still works, with a warning.
     pub(super) fn get_renamed<T>(
         &self,
         key: &str,
@@ -159,7 +160,7 @@ impl<'r> Section<'r> {
         self.entry(key).as_ref().and_then(read)
     }
 
-    /// Returns the entry of an optional key, whose value is not read yet.
+    /// Returns the entry of an optional key without reading its value. Returns `None` if the key is missing.
     pub(super) fn entry(&self, key: &str) -> Option<Entry<'r>> {
         let path = self.path.join(key);
         self.knows(key);
@@ -168,7 +169,7 @@ impl<'r> Section<'r> {
         Some(Entry { reader: self.reader, path, value })
     }
 
-    /// Opens a table in this one, with its defaults merged key by key.
+    /// Opens the table `key` in this table. Each key that the operator's table lacks has its default.
     pub(super) fn section(&self, key: &str) -> Section<'r> {
         let path = self.path.join(key);
         self.knows(key);
@@ -184,8 +185,8 @@ impl<'r> Section<'r> {
         Section::open(self.reader, path, own, defaults)
     }
 
-    /// Opens the tables in this one whose names the operator chose. The table `"*"` of the defaults has the defaults of
-    /// each of them.
+    /// Opens the tables in this table whose names the operator chose, and returns each with its name. The defaults of
+    /// each of them are in the table `"*"` of the defaults.
     pub(super) fn members(&self) -> Vec<(String, Section<'r>)> {
         let defaults = self.defaults.and_then(|all| all.get("*")).and_then(Value::as_table);
         self.named()
@@ -200,7 +201,7 @@ impl<'r> Section<'r> {
             .collect()
     }
 
-    /// Returns the values in this table whose names the operator chose.
+    /// Returns the values in this table whose names the operator chose, each with its name.
     pub(super) fn named(&self) -> Vec<(String, Entry<'r>)> {
         let own = self.own.into_iter().flatten();
         own.map(|(name, value)| {
@@ -212,7 +213,7 @@ impl<'r> Section<'r> {
         .collect()
     }
 
-    /// Records a fault if the operator gave a key that is not allowed here; `why` is its text.
+    /// Records a fault if the operator gave a key that is not allowed here. `why` is the text of the fault.
     pub(super) fn refuse(&self, key: &str, why: &str) {
         self.knows(key);
         if self.own.is_some_and(|own| own.contains_key(key)) {
@@ -235,7 +236,7 @@ impl<'r> Section<'r> {
         self.reader.fault(&self.path.join(key), problem);
     }
 
-    /// Shows a computed value among the effective settings.
+    /// Shows a computed value for a key among the effective settings.
     pub(super) fn show(&self, key: &str, value: impl Into<Value>) {
         self.reader.show(&self.path.join(key), Some(value.into()));
     }
@@ -246,7 +247,7 @@ impl<'r> Section<'r> {
     }
 }
 
-/// A value and its position.
+/// A value of the configuration, and its position.
 pub(super) struct Entry<'r> {
     reader: &'r Reader<'r>,
     path: KeyPath,
@@ -312,7 +313,7 @@ impl<'r> Entry<'r> {
         self.text()?.parse().map_err(|error: T::Err| self.fault(error.to_string())).ok()
     }
 
-    /// Reads one of a few words.
+    /// Reads one of the given words, and returns its meaning.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
@@ -323,7 +324,8 @@ impl<'r> Entry<'r> {
         found
     }
 
-    /// Reads a list with a bounded length. It reads all members, so that a fault of one hides no other.
+    /// Reads a list whose length is in a range. All members are read, so that the fault of one member hides no other
+    /// fault.
     pub(super) fn each<T>(
         &self,
         length: RangeInclusive<usize>,
@@ -368,8 +370,8 @@ impl<'r> Entry<'r> {
         self.value
     }
 
-    /// Returns the entry of a key inside this value, such as `env` of a secret. The key is a part of the value, and no
-    /// setting of its own.
+    /// Returns the entry of a key inside this value, such as `env` of a secret. The key is a part of the value, and not
+    /// a setting of its own.
     pub(super) fn part(&self, key: &str) -> Option<Entry<'r>> {
         let table = self.value.as_table()?;
         // The key is not added to `asked`.
@@ -377,7 +379,7 @@ impl<'r> Entry<'r> {
         table.get(key).map(|value| Entry { reader: self.reader, path: self.path.join(key), value })
     }
 
-    /// Returns a path; a relative one starts at the base folder.
+    /// Returns the path that a text names. A relative path starts at the base folder.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.reader.base.join(path)
     }
@@ -387,7 +389,7 @@ impl<'r> Entry<'r> {
         self.reader.notes.borrow_mut().files.push(file);
     }
 
-    /// Returns an environment variable.
+    /// Returns the value of an environment variable; `None` if it is not set.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.reader.env)(name)
     }
@@ -439,7 +441,8 @@ fn wrong_type(wanted: &str, value: &Value) -> String {
     format!("must be {wanted}, is {is}")
 }
 
-/// The position of a value: as steps, as faults show it, and with the operator's names replaced by `*`.
+/// The position of a value, in three forms: as steps; as faults show it; as a pattern, with `*` for a name that the
+/// operator chose and `[]` for an index.
 #[derive(Clone, Default)]
 struct KeyPath {
     steps: Vec<Step>,

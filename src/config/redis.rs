@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 const MOST_SERVERS: usize = 16;
 /// The largest number of replicas: more than any deployment has.
 const MOST_REPLICAS: u32 = 16;
-/// The highest number of a database: far more than Redis' default of 16.
+/// The highest number that a database may have: far more than Redis' default of 16 databases.
 const MOST_DATABASES: i64 = 65_535;
 
 /// Reads the Redis of state, and the Redis of the cache if the cache has one of its own.

@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// One Redis: a server, or several of which one holds the keys.
+/// One Redis: a single server, or several servers, of which one holds the gateway's keys.
 #[derive(Debug, Clone)]
 pub struct RedisTarget {
     /// The configuration key that names this Redis.
@@ -16,9 +16,9 @@ pub struct RedisTarget {
 /// The servers of a Redis, and the access to them.
 #[derive(Debug, Clone)]
 pub enum RedisServers {
-    /// One server: `redis://` or `rediss://`, with user, password and database if needed.
+    /// One server, given by a URL: `redis://` or `rediss://`, with user, password and database if needed.
     Url(SecretString),
-    /// The primary that sentinels name.
+    /// The primary among several servers, which the sentinels name.
     Sentinel {
         /// The name under which the sentinels monitor the primary.
         master: String,
@@ -31,9 +31,9 @@ pub enum RedisServers {
         /// Access to the primary.
         access: RedisAccess,
     },
-    /// A cluster, of which the gateway uses the node that owns the slot of its keys.
+    /// A cluster. The gateway uses the node that owns the slot of the gateway's keys.
     Cluster {
-        /// The nodes that are asked for the owner of the slot; some of the cluster's nodes are enough.
+        /// The nodes that the gateway asks for the owner of the slot. Some of the cluster's nodes are enough.
         nodes: Vec<ServerAddress>,
         /// Access to the nodes.
         access: RedisAccess,
@@ -49,16 +49,16 @@ pub struct RedisAccess {
     pub password: Option<SecretString>,
     /// True if TLS is used.
     pub tls: bool,
-    /// Number of the database.
+    /// The number of the database.
     pub database: i64,
 }
 
-/// Host and port of a server.
+/// The host and the port of a server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerAddress {
-    /// Name or address.
+    /// The host's name or address.
     pub host: String,
-    /// Port.
+    /// The port.
     pub port: u16,
 }
 

@@ -27,12 +27,12 @@ pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
     Some(routes)
 }
 
-/// Returns the rows of a tenant without `routes`.
+/// Returns the rows that a tenant without the key `routes` may use: all except the forbidden row.
 pub(super) fn all_but_forbidden() -> BTreeSet<RouteName> {
     RouteName::ALL.into_iter().filter(|route| !is_closed(*route)).collect()
 }
 
-/// Reads `[[routes]]`.
+/// Reads the routes that the operator adds to the route table (`[[routes]]`).
 pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
     let mut seen = BTreeSet::new();
     list.each(0..=MAX_ROUTES, |entry| {
@@ -59,8 +59,8 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
     })
 }
 
-/// Returns the reason why a path may not be treated like the row `like`. Only a path in a collection of records can
-/// have one.
+/// Returns the reason why a path may not be treated like the row `like`; `None` if it may. Only a path in a collection
+/// of records can be refused.
 fn collection_problem(path: &str, like: RouteName) -> Option<String> {
     let fits = match CollectionPlace::of(path) {
         CollectionPlace::Outside => true,
@@ -77,7 +77,7 @@ fn collection_problem(path: &str, like: RouteName) -> Option<String> {
     })
 }
 
-/// Returns the row that a price names. Rows that Iluma does not charge for, or that never reach it, have no price.
+/// Returns the row for the name of a price. Rows that Iluma does not charge for, or that never reach it, have no price.
 pub(super) fn priced(name: &str) -> Result<RouteName, String> {
     let names = RouteName::charged().map(RouteName::as_str);
     RouteName::charged()

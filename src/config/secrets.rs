@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 impl Entry<'_> {
-    /// Reads a file's path; a relative one starts at the configuration file's folder.
+    /// Reads the path of a file. A relative path starts at the configuration file's folder.
     pub(super) fn path_of_file(&self) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() || text.contains('\0') {
@@ -25,7 +25,8 @@ impl Entry<'_> {
         Some(path)
     }
 
-    /// Reads a file. A fault does not show its content; it shows the path that was tried.
+    /// Reads the file that this value names, `limit` bytes at most. A fault shows the path that was tried, and never
+    /// the file's content.
     pub(super) fn content(&self, limit: ByteSize) -> Option<Vec<u8>> {
         let path = self.path_of_file()?;
         let place = path.display().to_string();
@@ -46,7 +47,7 @@ impl Entry<'_> {
         }
     }
 
-    /// Reads a secret: `{ env = "NAME" }` or `{ file = "PATH" }`.
+    /// Reads a secret, which the configuration gives as `{ env = "NAME" }` or `{ file = "PATH" }`.
     pub(super) fn secret(&self) -> Option<SecretString> {
         if !self.value().is_table() {
             self.fault(if self.value().is_str() {
@@ -155,7 +156,7 @@ impl Entry<'_> {
     }
 }
 
-/// Returns the 32 bytes of 64 hex digits in either case.
+/// Returns the 32 bytes of 64 hex digits in either case; `None` if the text is anything else.
 pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
     <[u8; 32]>::from_hex(text).ok()
 }
@@ -176,12 +177,13 @@ fn read_bounded(path: &Path, limit: ByteSize) -> Result<Vec<u8>, String> {
 }
 
 const SECRET: &str = "{ env = \"NAME\" } or { file = \"PATH\" }";
-/// The largest file of a secret; secrets have hundreds of bytes, so a larger file is the wrong one.
+/// The largest file that may hold a secret. Secrets have hundreds of bytes, so a larger file is the wrong one.
 const MAX_SECRET_FILE: ByteSize = ByteSize::kib(16);
-/// The length of a token: short ones can be guessed, and can't be distinguished from other text when logs are scrubbed;
-/// long ones do not fit into headers.
+/// The length of a token in characters. Shorter ones can be guessed, and can't be distinguished from other text when
+/// logs are scrubbed. Longer ones do not fit into headers.
 const TOKEN: RangeInclusive<usize> = 8..=512;
-/// The length of the admin token: people choose it, unlike the other secrets, and it gives access to every team's data.
+/// The length of an admin token in characters. People choose it, unlike the other secrets, and it gives access to every
+/// team's data.
 const ADMIN_TOKEN: RangeInclusive<usize> = 16..=512;
 
 #[cfg(test)]

@@ -35,9 +35,9 @@ pub struct Settings {
     pub admin: Admin,
     /// The listener for probes and Prometheus; `None` if it is not configured.
     pub status: Option<Listener>,
-    /// The number of wrong credentials that one address may send in a minute, on each listener.
+    /// The number of wrong credentials that one client address may send in a minute, on each listener.
     pub max_auth_failures: NonZeroU32,
-    /// The contact that refusals name, for problems that a team can't solve itself.
+    /// The contact that refusals name, for problems that a team can't solve itself; `None` if they name none.
     pub contact: Option<String>,
     /// The logs.
     pub log: Log,
@@ -51,11 +51,11 @@ pub struct Settings {
     pub state: State,
     /// The lifetimes of stored answers, and the bounds of the cache.
     pub cache: Cache,
-    /// The quotas' periods.
+    /// The periods of quotas.
     pub quotas: Quotas,
     /// The price of a charged call in rupiah, by row; a missing row has the price 0.
     pub prices: BTreeMap<RouteName, u64>,
-    /// Iluma accounts by name; at least one.
+    /// Iluma accounts by name. There is at least one.
     pub accounts: BTreeMap<AccountName, Account>,
     /// Teams by name.
     pub tenants: BTreeMap<TenantName, Tenant>,
@@ -79,7 +79,7 @@ pub struct Listener {
     pub listen: SocketAddr,
     /// TLS, with mutual TLS if a client CA is configured; ALPN offers `h2` and `http/1.1`.
     pub tls: Option<ServerTls>,
-    /// Networks of load balancers that are trusted to name their clients.
+    /// The networks of load balancers that are trusted to name the client of a connection or request.
     pub trusted_proxies: Arc<[IpNet]>,
     /// True if every connection begins with a header of the PROXY protocol.
     pub proxy_protocol: bool,
@@ -88,7 +88,7 @@ pub struct Listener {
 /// The TLS of a listener.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
-    /// Certificates and protocols.
+    /// The certificates and protocols.
     pub config: Arc<rustls::ServerConfig>,
     /// The listener's own certificate, the first of its chain.
     pub certificate: CertificateDer<'static>,
@@ -105,7 +105,8 @@ pub struct Server {
     pub max_connections: usize,
     /// The largest number of requests in flight, over all tenants; one more is refused with 503.
     pub max_in_flight: usize,
-    /// The largest sum of request bodies that are held whole, over all tenants; one tenant has at most half of it.
+    /// The largest total size of the request bodies that the gateway holds whole, over all tenants. One tenant has at
+    /// most half of it.
     pub max_buffered: ByteSize,
     /// The time in which a client must send a request's head.
     pub header_timeout: Duration,
@@ -126,7 +127,7 @@ pub struct Callbacks {
     pub listener: Listener,
     /// The networks that callbacks may come from; `None` if they may come from anywhere.
     pub allow: Option<Vec<IpNet>>,
-    /// The URL at which Iluma reaches the listener.
+    /// The URL at which Iluma reaches the listener, if it is configured.
     pub public_url: Option<http::Uri>,
     /// The waits between attempts. If the attempt after the last wait fails, the delivery is a dead letter.
     pub retry: Vec<Duration>,
@@ -152,10 +153,10 @@ pub struct OutboxBounds {
 pub struct Admin {
     /// The socket.
     pub listener: Listener,
-    /// The bearer token of the API that is named `admin`, if it is configured.
+    /// The API's bearer token with the name `admin`, if one is configured.
     pub token: Option<SecretString>,
-    /// Every token by its name, with its role; `token` is among them as `admin`. Without any token the API is off, and
-    /// health and metrics still work.
+    /// Every token by its name, with its role. [`token`](Self::token) is among them under the name `admin`. Without any
+    /// token the API is off, and health and metrics still work.
     pub tokens: BTreeMap<String, (SecretString, Role)>,
 }
 
@@ -199,18 +200,18 @@ pub struct Otlp {
     pub endpoint: http::Uri,
     /// The share of traces that are sent, from 0 to 1. It concerns the traces that begin at this gateway.
     pub sample: f64,
-    /// Certificates trusted beside the platform's.
+    /// Certificates that are trusted in addition to the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 /// The settings of the connection to Iluma.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Scheme and authority; no path.
+    /// The scheme and the authority of Iluma's URL, without a path.
     pub base_url: http::Uri,
     /// Certificates that are trusted in addition to the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
-    /// An HTTP proxy, used with CONNECT.
+    /// An HTTP proxy for the connection, used with CONNECT; `None` for a direct connection.
     pub proxy: Option<http::Uri>,
     /// The longest time for the TCP and TLS handshakes, including the name's lookup.
     pub connect_timeout: Duration,
@@ -222,7 +223,8 @@ pub struct Upstream {
     pub pool_idle_timeout: Duration,
     /// The treatment of paths that match no row.
     pub unknown_routes: UnknownRoutes,
-    /// Further headers that are sent on rows with shared answers; a request with one of them bypasses the cache.
+    /// Further headers that are sent on rows with shared answers. A request with one of these headers bypasses the
+    /// cache.
     pub forward_headers: Vec<http::HeaderName>,
 }
 
@@ -240,17 +242,17 @@ pub enum UnknownRoutes {
 /// Durable state and the key material that protects it.
 #[derive(Debug)]
 pub struct State {
-    /// The embedded database.
+    /// The path of the embedded database.
     pub path: PathBuf,
-    /// The root of all derived keys; never rotated.
+    /// The root key, from which other keys derive. It is never rotated.
     pub root_key: SecretBox<[u8; 32]>,
-    /// The keys for data at rest; the first one encrypts, all decrypt. Never empty.
+    /// The keys for data at rest, at least one. The first one encrypts, all decrypt.
     pub encryption_keys: Vec<EncryptionKey>,
     /// The Redis that gateways share; `None` for a single gateway.
     pub redis: Option<Redis>,
-    /// The longest time of all Redis commands of one request together.
+    /// The longest time that one request may spend on all of its Redis commands together.
     pub redis_timeout: Duration,
-    /// The free bytes of the disk below which only the ledger, the inbox and operators' orders are written.
+    /// The size of free disk space below which only the ledger, the inbox and operators' orders are written.
     pub disk_reserve: ByteSize,
     /// The retention of stored data.
     pub retention: Retention,
@@ -261,23 +263,23 @@ pub struct State {
 pub struct Redis {
     /// The Redis for data that must not be lost: callbacks, limits, quotas.
     pub main: RedisTarget,
-    /// The number of replicas that must have a callback before it is acknowledged, and an idempotency key before its
-    /// call.
+    /// The number of replicas that must have a callback before the gateway acknowledges it, and an idempotency key
+    /// before its call is made.
     pub replicas: u32,
-    /// The Redis of the cache, which may be lost, if it has one of its own.
+    /// The Redis of the cache, whose data may be lost; `None` if the cache uses `main`.
     pub cache: Option<RedisTarget>,
 }
 
 /// The retention of stored data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// The retention of owners.
+    /// The retention of the owners of records.
     pub owners: Duration,
     /// The retention of delivered callbacks.
     pub delivered_callbacks: Duration,
     /// The retention of dead letters, and of callbacks without an owner.
     pub dead_letters: Duration,
-    /// The retention of the ledger's sums by day.
+    /// The retention of the ledger's sums for each day.
     pub ledger: Duration,
 }
 
@@ -294,7 +296,7 @@ pub struct Cache {
     pub bank_need_review: Duration,
     /// The lifetime of the answer for a bank account that does not exist.
     pub bank_not_found: Duration,
-    /// The additional time in which a bank answer may be served while Iluma fails.
+    /// The time after its lifetime in which a bank answer may still be served while Iluma fails.
     pub bank_stale_if_error: Duration,
     /// The lifetime of a watchlist answer without a match.
     pub cft_clear: Duration,
@@ -304,7 +306,7 @@ pub struct Cache {
     pub bank_codes: Duration,
 }
 
-/// The quotas' periods.
+/// The periods of quotas: days and months.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quotas {
     /// The calendar of days and months, for quotas and for the ledger.
@@ -337,24 +339,24 @@ impl MaxAge {
 pub struct Account {
     /// The API key, which only the gateway knows.
     pub api_key: SecretString,
-    /// The tokens of Iluma's callbacks; several during a change.
+    /// The tokens that Iluma's callbacks carry; several during a change.
     pub callback_tokens: Vec<SecretString>,
-    /// The largest number of requests a second that the account may send to Iluma.
+    /// The largest number of requests a second that the account may send to Iluma; `None` means no limit.
     pub requests_per_second: Option<u32>,
     /// The longest time that a request may wait in the fair queue.
     pub max_wait: Duration,
-    /// True if references toward Iluma begin with the tenant's name.
+    /// True if a reference begins with the tenant's name when it goes to Iluma.
     pub prefix_references: bool,
 }
 
 /// A team's key in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileKey {
-    /// SHA-256 of the key.
+    /// The SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// The time at which the key expires, if it does.
+    /// The time at which the key expires; `None` if it does not expire.
     pub expires: Option<SystemTime>,
-    /// The operators' note on the key.
+    /// The operators' note on the key, if there is one.
     pub note: Option<String>,
 }
 
@@ -367,7 +369,8 @@ pub struct Tenant {
     pub key_sha256: Vec<FileKey>,
     /// Rates, concurrency, weight and quotas.
     pub limits: TenantLimits,
-    /// The rows that the team may use: those of its `routes`, the rows that these include, and the always allowed rows.
+    /// The rows that the team may use: the rows in its key `routes`, the rows that these include, and the always
+    /// allowed rows. Without `routes` these are all rows except the forbidden one.
     pub routes: BTreeSet<RouteName>,
     /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,
@@ -379,9 +382,9 @@ pub struct Tenant {
     pub callback_hosts: BTreeSet<String>,
     /// Callback URLs by type, until the team sets its own.
     pub callback_urls: BTreeMap<CallbackType, http::Uri>,
-    /// The team's `x-callback-token`; `None` derives one from the root key.
+    /// The team's `x-callback-token`. If it is `None`, the gateway derives one from the root key.
     pub callback_token: Option<SecretString>,
-    /// The secrets that sign the team's callbacks, each as `whsec_` and base64; several during a change. Without any,
-    /// one is derived from the root key.
+    /// The secrets that sign the team's callbacks, each as `whsec_` and base64; several during a change. If there is
+    /// none, the gateway derives one from the root key.
     pub webhook_secrets: Vec<SecretString>,
 }

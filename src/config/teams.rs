@@ -22,8 +22,8 @@ use std::str::FromStr;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Reads the accounts. Also returns the names of all accounts, even of faulty ones, so that a tenant of a faulty
-/// account gets no fault of its own.
+/// Reads the accounts. Returns the names of all accounts, and the accounts without faults. The names include those of
+/// faulty accounts, so that their tenants get no fault of their own.
 pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeMap<AccountName, Account>) {
     let members = accounts.members();
     if members.is_empty() {
@@ -74,7 +74,7 @@ fn account(account: &Section<'_>) -> Option<Account> {
     })
 }
 
-/// Reads the tenants. `server` is `None` if it has a fault, which is reported already.
+/// Reads the tenants. `server` is `None` if the server's settings have a fault, which is reported already.
 pub(super) fn tenants(
     tenants: &Section<'_>,
     accounts: &BTreeSet<AccountName>,
@@ -96,7 +96,7 @@ pub(super) fn tenants(
     read
 }
 
-/// The values that no two tenants may share. Each has the key path at which it was read.
+/// The values that no two tenants may share, each with the key path at which it was read.
 #[derive(Default)]
 struct Seen {
     hashes: BTreeMap<[u8; 32], String>,
@@ -229,7 +229,7 @@ fn webhook_secret(entry: &Entry<'_>) -> Option<SecretString> {
     Some(secret)
 }
 
-/// Reads a host in its normal form, in which URLs are compared with it.
+/// Reads a host, and returns it in its normal form. Hosts of URLs are compared in this form.
 fn host(entry: &Entry<'_>) -> Option<String> {
     let Some(host) = callback_url::normal_host(entry.text()?) else {
         entry.fault("must be a host name or an IP address, without scheme and port");
@@ -292,11 +292,11 @@ where
 /// The text of the fault about a forbidden callback address. Cloud metadata services return credentials at some of
 /// these addresses.
 const NO_CALLBACKS: &str = "callbacks are never sent to link-local, multicast, unspecified or cloud metadata addresses";
-/// The largest number of tenants, which are label values of every metric.
+/// The largest number of tenants, whose names are label values of metrics.
 const MAX_TENANTS: usize = 1000;
 /// The largest number of accounts, each of which has its own limits and metrics.
 const MAX_ACCOUNTS: usize = 100;
-/// The largest number of a team's keys: two during a rotation; some teams have one key for each service.
+/// The largest number of a team's keys. During a rotation a team has two, and some teams have one key for each service.
 const MAX_KEYS: usize = 32;
 /// The largest number of callback tokens: the old and the new one, during a change.
 const MAX_CALLBACK_TOKENS: usize = 4;

@@ -13,7 +13,8 @@ use rustls::{RootCertStore, ServerConfig};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Reads the TLS settings of a listener: `{ cert, key, client_ca }`.
+/// Reads the TLS settings of a listener: `{ cert, key, client_ca }`. Returns `None` after a fault, and if secrets and
+/// certificates are not read.
 pub(super) fn server_tls(tls: &Section<'_>) -> Option<ServerTls> {
     if tls.skips_secrets() {
         let path = |key, missing| tls.must(key, missing, Entry::path_of_file);
@@ -65,14 +66,14 @@ pub(super) fn identity(tls: &Section<'_>) -> Option<(Vec<CertificateDer<'static>
     Some((cert?, key?))
 }
 
-/// Returns the moment at which a certificate expires; `None` if it can't be read.
+/// Returns the moment at which a certificate expires; `None` if the certificate can't be read.
 fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// Reads one or more certificates.
+/// Reads a PEM file with one or more certificates.
 pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let pem = file.content(MAX_PEM)?;
     let certificates: Option<Vec<_>> = CertificateDer::pem_slice_iter(&pem).map(Result::ok).collect();
@@ -83,7 +84,7 @@ pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'stati
     certificates
 }
 
-/// Reads one or more certificates, and checks that each can be a trust anchor.
+/// Reads a PEM file with one or more certificates, and checks that each can be a trust anchor.
 pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
     if file.skips_secrets() {
         return file.path_of_file().map(|_| Vec::new());
@@ -129,7 +130,7 @@ fn private_key(file: &Entry<'_>) -> Option<PrivateKeyDer<'static>> {
     key
 }
 
-/// Returns the path of a file as faults show it.
+/// Returns the path of a file, as faults show it.
 fn place(file: &Entry<'_>) -> String {
     file.path_of_file().map_or_else(|| "the file".to_owned(), |path| path.display().to_string())
 }

@@ -21,7 +21,7 @@ impl Entry<'_> {
         Some(duration)
     }
 
-    /// Reads a share, from 0 to 1.
+    /// Reads a share: a number from 0 to 1.
     pub(super) fn share(&self) -> Option<f64> {
         // TOML's 0 and 1 are whole numbers.
         let whole = self.value().as_integer().and_then(|number| i32::try_from(number).ok()).map(f64::from);
@@ -51,7 +51,7 @@ impl Entry<'_> {
         address
     }
 
-    /// Reads a URL of one of the schemes, with the allowed `parts` only, and without a user name or password.
+    /// Reads a URL that has one of the schemes, only the allowed `parts`, and no user name or password.
     pub(super) fn url(&self, schemes: &[&str], parts: UrlParts) -> Option<http::Uri> {
         let text = self.text()?;
         match url(text, schemes, parts) {

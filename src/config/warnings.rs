@@ -43,7 +43,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Fault> {
     warnings
 }
 
-/// Returns the listeners by name.
+/// Returns the listeners, each with the name of its section.
 fn listeners(settings: &Settings) -> Vec<(&'static str, &Listener)> {
     let (server, callbacks, admin) =
         (&settings.server.listener, &settings.callbacks.listener, &settings.admin.listener);
@@ -51,7 +51,7 @@ fn listeners(settings: &Settings) -> Vec<(&'static str, &Listener)> {
     all.chain(settings.status.as_ref().map(|status| ("status", status))).collect()
 }
 
-/// Returns a warning if the certificate of a listener has expired: clients that check it can't connect.
+/// Returns a warning if the certificate of a listener has expired, because clients that check it can't connect.
 fn expired(name: &str, listener: &Listener) -> Option<Fault> {
     let end = listener.tls.as_ref()?.expires?;
     let since = Clock::system().wall().duration_since(end).ok().filter(|since| !since.is_zero())?;
@@ -62,7 +62,7 @@ fn expired(name: &str, listener: &Listener) -> Option<Fault> {
     Some(Fault::new(&format!("{name}.tls.cert"), format!("{problem}; clients refuse it: give a newer one")))
 }
 
-/// Returns the host of a URL if it is another machine and is reached without TLS.
+/// Returns the host of a URL if the URL leads to another machine without TLS.
 fn in_clear(url: &Uri) -> Option<&str> {
     let host = url.host().filter(|_| url.scheme_str() == Some("http"))?;
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
@@ -70,8 +70,8 @@ fn in_clear(url: &Uri) -> Option<&str> {
     (!own).then_some(host)
 }
 
-/// Returns a warning if a development key is in an account with a live name, or a live key in one with a development
-/// name.
+/// Returns a warning if the kind of a key does not fit the name of its account: a development key in an account with a
+/// live name, or a live key in an account with a development name.
 fn wrong_kind(name: &str, key: &str) -> Option<String> {
     let named = |words: &[&'static str]| words.iter().find(|word| name.contains(**word)).copied();
     if let (Some(word), true) = (named(&["live", "prod"]), key.starts_with("iluma_development_")) {

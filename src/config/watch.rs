@@ -14,11 +14,11 @@ pub struct Watch {
     files: Looks,
 }
 
-/// The fingerprint of each file; `None` for a missing file.
+/// The fingerprint of each watched file; `None` for a missing file.
 type Looks = BTreeMap<PathBuf, Option<Look>>;
 
 impl Watch {
-    /// Watches the files from now on.
+    /// Makes a watch over these files, beginning now.
     #[must_use]
     pub fn new(files: &[PathBuf]) -> Self {
         let mut watch = Self { files: Looks::new() };
@@ -26,7 +26,8 @@ impl Watch {
         watch
     }
 
-    /// Waits until a file has changed, appeared or been removed, and the writing has stopped. Cancel safe.
+    /// Waits until a file has changed, appeared or been removed. Then waits until the files have been unchanged for
+    /// [`QUIET`], two seconds at most. The method is cancel safe.
     pub async fn changed(&mut self) {
         loop {
             let mut now = self.look().await;
@@ -55,7 +56,7 @@ impl Watch {
         }
     }
 
-    /// Reads the fingerprint of each file in a blocking thread: a file system may hang.
+    /// Reads the fingerprint of each file in a blocking thread, because a file system may hang.
     async fn look(&self) -> Looks {
         let files: Vec<PathBuf> = self.files.keys().cloned().collect();
         let look = || files.into_iter().map(|file| (file.clone(), Look::at(&file))).collect();
@@ -64,7 +65,8 @@ impl Watch {
     }
 }
 
-/// The fingerprint of a file; another fingerprint means another content, or at least a reason to read the file again.
+/// The fingerprint of a file. If it differs from an earlier one, the content may have changed, and the file is read
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Look {
     path: PathBuf,
@@ -91,12 +93,13 @@ fn inode(_: &std::fs::Metadata) -> u64 {
     0
 }
 
-/// The polling interval: shorter than anyone waits before checking that a change has arrived.
+/// The polling interval. It is short, so that an operator who changes a file sees the effect soon.
 const EVERY: Duration = Duration::from_millis(500);
 /// The time without changes after which the writing counts as ended: longer than a tool takes from one file to the
 /// next.
 const QUIET: Duration = Duration::from_millis(200);
-/// The largest number of waits of [`QUIET`], two seconds in all: a file that is written continuously is still reported.
+/// The largest number of waits of [`QUIET`], two seconds in all. So a file that is written continuously is still
+/// reported.
 const MAX_ROUNDS: usize = 10;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Authentication: by the key of a request, or below `/_gateway/` by a session of the team portal.
 //!
-//! Invariants: a session never opens Iluma's routes; it ends with the key that opened it; only wrong keys are counted.
+//! Invariants: a session gives no access to Iluma's routes; a session ends when the key that opened it ends; only wrong
+//! keys count as failures of a client, missing keys do not.
 
 use super::core::Gateway;
 use super::request_log::RequestLog;
@@ -31,7 +32,8 @@ pub(super) struct Credentials<'a> {
     pub(super) time: SystemTime,
 }
 
-/// Returns the team of a request, also if the team is suspended. A key takes precedence over a session.
+/// Returns the team and the key of a request, even if the team is suspended. The session counts only if the request has
+/// no key.
 pub(super) fn authenticate<'t, 'k>(
     config: &'t RuntimeConfig,
     given: Credentials<'_>,
@@ -47,11 +49,11 @@ pub(super) fn authenticate<'t, 'k>(
     }
 }
 
-/// Returns the session of a request for the team's own API. The look-up takes one of the places for requests without a
-/// key.
+/// Returns the portal session of a request for the team's own API; `None` if it has no valid session. During the
+/// look-up the request counts as one without a key, and the number of such requests in flight is limited.
 ///
 /// # Errors
-/// Returns a refusal if there is no place, or if state can't be read.
+/// Returns a refusal if too many requests without a key are in flight, or if state can't be read.
 pub(super) async fn own_session(
     gateway: &Gateway,
     config: &RuntimeConfig,
@@ -61,7 +63,8 @@ pub(super) async fn own_session(
     session(gateway, config, given).await
 }
 
-/// Returns true if a session may authenticate the request: the request is for the team's own API, and has no key.
+/// Returns true if a session may authenticate the request: the request is for the team's own API, and has no
+/// `authorization` header.
 pub(super) fn may_have_session(given: Credentials<'_>) -> bool {
     is_own(given.path) && !given.headers.contains_key(AUTHORIZATION)
 }
@@ -85,8 +88,8 @@ pub(super) async fn session(
     session.map_err(|_| Rejection::SessionsUnavailable)
 }
 
-/// Counts a wrong key, and returns its refusal. A request without a key is not counted, because it does not guess a
-/// key.
+/// Counts a wrong key as a failure of its client, and returns the refusal of the request. A request without a key is
+/// not counted, because it does not guess a key.
 pub(super) fn unauthenticated(gateway: &Gateway, log: &RequestLog, error: Unauthenticated) -> Rejection {
     let client = log.client.filter(|_| error != Unauthenticated::Missing);
     match client.map(|client| gateway.failures.note(Authenticating::Server, client)) {

@@ -91,7 +91,8 @@ async fn unknown(
     shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
-/// Puts the team's view of the record into `response`, which is the answer of a call.
+/// Returns `response`, which was built from a call's answer, with the body that the team may see: the record, or
+/// Iluma's failure. If the team has no such record, returns the refusal "not found".
 fn shown(
     exchange: &mut Exchange<'_>,
     (fetched, known): (&FetchResult, &Known),

@@ -97,9 +97,9 @@ pub(super) async fn serve(
     Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await
 }
 
-/// Finds the only reference of a request, in its body or its query. Returns the content with this reference, and the
-/// target for Iluma with the tenant's prefix in the query. If the account adds no prefixes, the target is unchanged,
-/// and a reference with another team's prefix is refused.
+/// Finds the reference of a request, which may be in its body or its query; it is refused if it is in both. Returns the
+/// content with this reference, and the target for Iluma with the tenant's prefix in the query. If the account adds no
+/// prefixes, the target is unchanged, and a reference with another team's prefix is refused.
 fn prefixed(exchange: &Exchange<'_>, mut content: RequestContent) -> Result<(RequestContent, PathAndQuery), Rejection> {
     let target = &exchange.route.target;
     let (own, prefixes) = exchange.prefixes();
@@ -116,8 +116,9 @@ fn prefixed(exchange: &Exchange<'_>, mut content: RequestContent) -> Result<(Req
     Ok((content, target.clone()))
 }
 
-/// Checks that no reference of a request begins with another team's prefix, on a row that sends references unchanged. A
-/// body that can't be parsed is only scanned for such references, and Iluma judges it.
+/// Returns the content of a request on a row that sends references unchanged. A reference with another team's prefix is
+/// an error. A body that can't be parsed is only scanned for such references; its content is empty, and Iluma judges
+/// the body.
 fn unprefixed(
     exchange: &Exchange<'_>,
     parsed: Result<RequestContent, BodyError>,

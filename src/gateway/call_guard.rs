@@ -23,7 +23,7 @@ use http::{HeaderMap, Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The wait before a GET is repeated: a restarting host needs about this time.
+/// The average wait before a GET is repeated. A restarting host needs about this time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// A call that asks for admission.
 #[derive(Clone, Copy)]
@@ -36,8 +36,8 @@ pub(super) struct PlannedCall<'a> {
     pub(super) reference: &'a CallReference,
 }
 
-/// Owns the slots and the intent of one upstream call. The guard exists before the first of them is taken, and until
-/// the call's outcome is recorded.
+/// The owner of everything that one upstream call takes: its slots in the limits, its intent in the ledger, and its
+/// idempotency key. The guard exists before the first of these is taken, and until the call's outcome is recorded.
 pub(super) struct CallGuard {
     config: Arc<RuntimeConfig>,
     ledger: Ledger,
@@ -47,17 +47,17 @@ pub(super) struct CallGuard {
     pub(super) charged: bool,
     breaker: BreakerPermit,
     limits: Option<CallPermit>,
-    /// The intent; `None` if Iluma does not charge for the call, or if it is settled.
+    /// The intent; `None` until it is on disk, if Iluma does not charge for the call, and once the call is settled.
     booking: Option<Booking>,
     /// The claim of the request's idempotency key, if the request has one.
     claim: Option<Box<ClaimGuard>>,
     endpoint: Endpoint,
     reference: CallReference,
-    /// The wait that the answer demands in `retry-after`.
+    /// The wait that the answer demands in `retry-after`; `None` if it demands none.
     asked: Option<Duration>,
     /// True once the call may have reached upstream.
     started: bool,
-    /// The progress of a body that must be sent completely before Iluma can act.
+    /// The progress of a streamed body; `None` for any other body. Iluma can act only after the whole body was sent.
     upload: Option<Arc<Progress>>,
 }
 
@@ -104,7 +104,7 @@ impl CallGuard {
         Ok(guard)
     }
 
-    /// Marks the call and its claim as sent.
+    /// Marks the call and its claim as begun: from now on the call may reach Iluma.
     pub(super) fn start(&mut self, upload: Option<Arc<Progress>>) {
         (self.started, self.upload) = (true, upload);
         if let Some(claim) = &mut self.claim {
@@ -203,7 +203,8 @@ impl CallGuard {
         }
     }
 
-    /// Settles by the body of an answer. `answer` is `None` if the body was not needed, or could not be read.
+    /// Settles the call by the body of its answer. If the call is a free GET of a record, settles the earlier call that
+    /// made the record. `answer` is `None` if the body was not needed, or could not be read.
     pub(super) fn whole(&mut self, status: StatusCode, answer: Option<&Answer>) {
         let account = self.account_name();
         if self.charged {
@@ -243,7 +244,7 @@ impl CallGuard {
         }
     }
 
-    /// Returns false for an account with a development key, which pays nothing.
+    /// Returns true if the account pays for its calls. An account with a development key pays nothing.
     fn charges(&self) -> bool {
         self.config.accounts[self.account].charges
     }

@@ -8,28 +8,31 @@ use crate::reference::{Outcome, ReferencePrefix, reference_text};
 use std::fmt;
 use std::sync::Arc;
 
-/// The relation of a call to a reference.
+/// The reference of an upstream call, as far as the ledger needs it.
 #[derive(Clone, Default)]
 pub(super) enum CallReference {
     /// The call has no reference that the ledger needs.
     #[default]
     None,
-    /// The call makes a record with this reference, as Iluma knows it.
+    /// The call makes a record with this reference, which already has the prefix if the account adds one.
     Known(String),
-    /// The call makes a record, and its body is streamed. Meanwhile the reference is read, and gets this prefix.
+    /// The call makes a record, and its body is streamed. The reference gets this prefix, and is in the outcome once it
+    /// was read from the body.
     Streamed(ReferencePrefix, Arc<Outcome>),
-    /// The call is a GET of a record whose id is in no known answer. The record's reference may settle a lost call.
+    /// The call is a GET of a record that no known answer has named. The answer that named it may be lost, so the
+    /// record's reference may settle the call that made the record.
     Unanswered,
 }
 
 impl CallReference {
-    /// Returns the reference of a call that makes a record; `json` is the caller's own reference, as JSON text.
+    /// Returns the reference of a call that makes a record. `json` is the caller's own reference, as JSON text.
+    /// [`Self::None`] if the caller gave none, or an empty one.
     pub(super) fn of(prefix: Option<&ReferencePrefix>, json: Option<&[u8]>) -> Self {
         prefixed(prefix, json).map_or(Self::None, Self::Known)
     }
 
-    /// Returns the relation of a GET of a record to a reference. `is_named` is true if an answer may have named the
-    /// record's id.
+    /// Returns the reference of a GET of a record: [`Self::Unanswered`] if no answer has named the record's id.
+    /// `is_named` is true if an answer may have named it.
     pub(super) const fn of_get(is_named: bool) -> Self {
         if is_named { Self::None } else { Self::Unanswered }
     }
@@ -47,7 +50,8 @@ impl CallReference {
         });
     }
 
-    /// Returns the reference as Iluma knows it; `None` if there is none, or if it is not known yet.
+    /// Returns the reference as Iluma knows it; `None` if the call has no reference, or if the reference was not read
+    /// yet.
     pub(super) fn text(&self) -> Option<String> {
         match self {
             Self::Known(text) => Some(text.clone()),
@@ -60,7 +64,7 @@ impl CallReference {
     }
 }
 
-/// Returns the reference in an answer, as Iluma knows it.
+/// Returns the reference in an answer, as Iluma knows it; `None` if the answer has no reference.
 pub(super) fn answered(answer: &Answer) -> Option<String> {
     answer.reference().and_then(|json| reference_text(json))
 }

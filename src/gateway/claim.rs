@@ -1,7 +1,7 @@
-//! The claim of an idempotency key. A guard exists from before the claim is made until the claim's end is in state.
+//! The claim of an idempotency key. Its guard is made before the claim, and writes the claim's end to state.
 //!
 //! Invariants: a claim has one guard, and ends with it, also if the request is cancelled; a claim without a sent call
-//! ends as free; once the call may have been sent, the claim ends as unknown unless the answer decides.
+//! ends as free; once the call may have been sent, the claim ends as unknown unless the answer decides its end.
 
 use super::kept_answer::{Decision, KeptAnswer, decide};
 use super::persons_in::persons_in;
@@ -48,7 +48,7 @@ pub(super) struct ClaimedRequest {
     pub(super) in_path: BTreeSet<Tag>,
 }
 
-/// The guard of a claim. Dropping it writes the end of the claim.
+/// The guard of a claim. When it is dropped, it writes the end of the claim.
 #[derive(Debug)]
 pub(super) struct ClaimGuard {
     state: State,
@@ -57,14 +57,15 @@ pub(super) struct ClaimGuard {
     id: ClaimId,
     asked: SystemTime,
     pub(super) request: ClaimedRequest,
-    /// The end that is written if the guard is dropped now; `None` if there is no claim.
+    /// The end that is written if the guard is dropped now; `None` if no end is to be written, because another request
+    /// has the key.
     end: Option<ClaimEnd>,
     ended: Option<oneshot::Sender<()>>,
 }
 
 impl ClaimGuard {
-    /// Makes a guard before the claim is made, so that a cancelled claim ends too. The receiver completes once the end
-    /// is written.
+    /// Makes the guard of a claim that is not made yet, so that the claim ends even if its making is cancelled. The
+    /// receiver completes once the end is written, or once the guard gives up.
     pub(super) fn before(
         (state, persons): (&State, &Persons),
         tasks: &Tasks,
@@ -114,8 +115,8 @@ impl ClaimGuard {
         });
     }
 
-    /// Returns the end that stores the answer for repetitions. The answer is not stored unless the request's whole body
-    /// was read, and the persons in it are known.
+    /// Returns the claim's end for an answer that repetitions should get. The answer is stored only if it is not too
+    /// large, the request's whole body was read, and the persons in that body are known.
     fn kept(&self, received: &Received) -> ClaimEnd {
         let asks = self.request.body.made();
         if asks.is_none() && !received.is_success() {

@@ -8,9 +8,9 @@ use std::time::Duration;
 /// The condition of the request path at one moment.
 #[derive(Debug, Default)]
 pub struct Condition {
-    /// The endpoints from which accounts back off, each with the time until the next probe.
+    /// The endpoints that accounts back off from: account, endpoint, and time until the next probe.
     pub backing_off: Vec<(AccountName, Endpoint, Duration)>,
-    /// The accounts for which nothing is sent except probes.
+    /// The accounts whose circuit is open: only probes are sent for them.
     pub open_circuits: Vec<AccountName>,
     /// The quotas and budgets of teams.
     pub quotas: Vec<(TenantName, QuotaState)>,

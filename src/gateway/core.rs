@@ -54,7 +54,7 @@ pub struct Gateway {
 /// The parts that a gateway shares with the other listeners.
 #[derive(Debug)]
 pub struct Parts {
-    /// The Redis in which nodes share the cache.
+    /// The Redis in which nodes share the cache; `None` if the cache is not in Redis.
     pub redis: Option<RedisClient>,
     /// The cache's level on disk, if the cache has one.
     pub disk: Option<DiskLevel>,
@@ -77,7 +77,7 @@ pub struct Parts {
 }
 
 impl Gateway {
-    /// Builds a gateway from settings. `tasks` finishes the calls of cancelled requests.
+    /// Builds a gateway from settings. `tasks` runs the calls that outlive their requests.
     ///
     /// # Errors
     /// Returns an error if the machine has no usable trust store for upstream's certificate.
@@ -124,7 +124,8 @@ impl Gateway {
         })
     }
 
-    /// Applies other settings. Requests in flight finish under the old ones; cache, counters and limits continue.
+    /// Applies new settings. Requests in flight finish under the old settings. The cache keeps its entries, and
+    /// counters and limits continue.
     ///
     /// # Errors
     /// Returns the errors of [`Gateway::new`]; then everything is unchanged.
@@ -163,7 +164,8 @@ impl Gateway {
         config.limits.heartbeat().await;
     }
 
-    /// Takes over the back-off of endpoints from the other nodes, whenever it changes, until the future is dropped.
+    /// Takes over the back-off of endpoints from the other nodes whenever it changes, until the future is dropped.
+    /// Returns at once if there are no other nodes.
     pub async fn follow_backoff(&self) {
         let Some(nodes) = &self.nodes else { return };
         let mut news = nodes.news();
@@ -190,7 +192,7 @@ impl Gateway {
         config.limits.leave().await;
     }
 
-    /// Writes waiting owners until the future is dropped.
+    /// Writes the record owners that wait to be written, until the future is dropped.
     pub async fn keep_owners(&self) {
         self.owners.keep().await;
     }
@@ -204,7 +206,7 @@ impl Gateway {
         }
     }
 
-    /// Returns the number of record owners that this process has written and remembers.
+    /// Returns the number of record owners that this process has written, and need not write again.
     #[must_use]
     pub fn known_owners(&self) -> u64 {
         self.owners.known()

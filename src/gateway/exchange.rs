@@ -22,7 +22,8 @@ pub(super) struct Exchange<'a> {
     pub(super) tenant: &'a Tenant,
     pub(super) route: Route,
     pub(super) log: &'a mut RequestLog,
-    /// The idempotency of the request's own call; `None` without a key, and once the call is made.
+    /// The role of a request with an idempotency key; `None` for a request without a key, and once the request's own
+    /// call is made.
     pub(super) idempotency: Option<Idempotency>,
     /// The reference of the calls that the request makes from now on.
     pub(super) call: CallReference,
@@ -34,13 +35,14 @@ impl<'a> Exchange<'a> {
         &self.config.accounts[self.tenant.account_index]
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account, if the account prefixes references.
+    /// Returns the tenant's reference prefix, and the prefixes of all teams of its account; `None` if the account adds
+    /// no prefixes.
     pub(super) fn prefix(&self) -> Option<(ReferencePrefix, &'a ReferencePrefixes)> {
         self.config.prefix(self.tenant)
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account. They are needed even if the account
-    /// adds no prefixes, because no reference may begin with another team's prefix.
+    /// Returns the tenant's reference prefix, and the prefixes of all teams of its account. Both are needed even if the
+    /// account adds no prefixes, because no reference may begin with another team's prefix.
     pub(super) fn prefixes(&self) -> (ReferencePrefix, &'a ReferencePrefixes) {
         self.config.prefixes(self.tenant)
     }

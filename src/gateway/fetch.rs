@@ -1,7 +1,8 @@
-//! Answers from memory, from Redis, from a call in flight here or on another node, or from Iluma.
+//! Answers from the cache, from a call in flight here or on another node, or from Iluma.
 //!
 //! At most one call per cache key is in flight. Exceptions: the request bypasses the cache; it requires an answer that
-//! is newer than any call in flight; Redis is out, so other nodes lead too; the answer is only for its own caller.
+//! is newer than any call in flight; Redis is out, so other nodes may make the same call; the answer is only for its
+//! own caller.
 
 use super::call_guard::{CallGuard, PlannedCall};
 use super::core::Gateway;
@@ -25,10 +26,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The age at which a stored "pending" is too old, so that Iluma is polled again.
+/// The age from which a stored "pending" is too old: Iluma is then polled again.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The next step of a request that leads.
+/// The next step of a leader, which is the one request of this node that may make the call of its cache key.
 enum Leading {
     /// The answer has been stored meanwhile.
     Hit(Hit),
@@ -36,7 +37,8 @@ enum Leading {
     Shared(Arc<FetchResult>, JsonTemplate),
     /// Another node's answer is only for its own caller, so this request tries again.
     Again,
-    /// This node makes the call. Boxed, since the other steps are small.
+    /// This node makes the call: the leader's duties, and the guard of the call (`None` for health). The value is
+    /// boxed, because the other variants are small.
     Call(Box<(Lead, Option<CallGuard>)>),
 }
 
@@ -165,7 +167,9 @@ impl Gateway {
         self.call_detached(config, request, (None, guard), log).await
     }
 
-    /// Returns the stored answer, from L1 or L2. If it is an old "pending", Iluma is polled first.
+    /// Returns the stored answer; `None` if there is none, or if it is older than `max_age`. L2 is read only if
+    /// `max_age` is given or the request has `only-if-cached`. If the answer is an old "pending", Iluma is polled
+    /// first.
     pub(super) async fn known(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -191,7 +195,8 @@ impl Gateway {
         Some(hit)
     }
 
-    /// Polls a pending request by its id, like a GET of the caller's; a final answer replaces "pending".
+    /// Polls Iluma for a pending bank request, by a GET with the id of that request. A final answer replaces "pending"
+    /// in the cache.
     async fn poll(self: &Arc<Self>, config: &Arc<RuntimeConfig>, request: &FetchRequest, id: &str, log: &RequestLog) {
         let Some(account) = request.account else { return };
         let target = format!("{}/{}", request.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, PATH));
@@ -210,7 +215,7 @@ impl Gateway {
         let _: Result<Joined, Rejection> = Box::pin(self.join(config, poll, log)).await;
     }
 
-    /// Joins the call that is in flight for a request, or makes it.
+    /// Waits for the call that is in flight for the same cache key. If there is no such call, makes it.
     pub(super) async fn join(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -281,7 +286,7 @@ impl Gateway {
         Ok(Leading::Call(Box::new((Lead { leader, lease }, guard))))
     }
 
-    /// Admits the call. Health carries no credential, so no account's limits apply.
+    /// Admits the call. Returns `None` for health, which carries no credential, so that no account's limits apply.
     async fn admit(
         &self,
         config: &Arc<RuntimeConfig>,
@@ -300,7 +305,7 @@ impl Gateway {
     }
 }
 
-/// The characters that are percent-encoded in a path segment: every one that RFC 3986, section 2.3, does not call
-/// unreserved.
+/// The characters that are percent-encoded in a path segment: all except the unreserved characters of RFC 3986, section
+/// 2.3.
 const PATH: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

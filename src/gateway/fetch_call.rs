@@ -1,4 +1,4 @@
-//! One call for all requests that wait for it: sent, accounted, read, stored.
+//! One call for all requests that wait for it: sent, read, booked in the ledger, stored.
 
 use super::call_guard::CallGuard;
 use super::core::Gateway;
@@ -70,7 +70,8 @@ impl Gateway {
         Ok(fetched.map_err(|_| Rejection::Internal)??)
     }
 
-    /// Makes the call; reads, books and stores its answer, and makes the caller an owner of its record.
+    /// Makes the call, and reads its answer. Books the outcome, stores the answer in the cache, and makes the caller an
+    /// owner of the record in the answer.
     async fn call(
         &self,
         config: &RuntimeConfig,
@@ -128,7 +129,8 @@ impl Gateway {
         Ok(FetchResult { answer: shown, read: Some(answer), shared, entry, id: read.id, tags: names, settled, took })
     }
 
-    /// Sends the call, reads its answer whole and accounts for it. Returns the answer with the time that it took.
+    /// Sends the call, reads its answer whole, and records the call's outcome. Returns the answer, and the duration of
+    /// the call.
     async fn exchange(
         &self,
         config: &RuntimeConfig,
@@ -167,7 +169,8 @@ impl Gateway {
         (received, took)
     }
 
-    /// Connects a pending bank request with its result. It is called when either of the two is stored.
+    /// Connects a pending bank request with its result. It is called when either of the two is stored. Returns the
+    /// cache slot of the request and its new entry; `None` if one of the two is missing.
     async fn settle_pending(
         &self,
         account: &Account,
@@ -178,8 +181,8 @@ impl Gateway {
         match (entry.pending, &entry.id, slot.subject) {
             (true, Some(id), Subject::Bank) => {
                 self.cache.await_result(&account.name, slot, path, entry);
-                // `learn` does the same two steps in the other order. So the later one of the two always finds the data
-                // of the earlier one.
+                // `learn` does the same two steps in the other order: it stores the callback, then looks up the waiting
+                // request. So whichever of the two runs later always finds the data of the earlier one.
                 let overtaking = self.overtaking.remove(&(account.name.clone(), id.to_string()))?;
                 let result = Received::new(from_callback(overtaking), &self.persons);
                 self.settle(&account.name, (None, id), (&result.collected, &result.answer), redis).await
@@ -193,7 +196,7 @@ impl Gateway {
     }
 }
 
-/// An answer, split for its caller and for all others.
+/// The parts of an answer that its other callers, the cache and state need.
 struct Read {
     /// The body as a template for any caller's reference.
     template: JsonTemplate,
@@ -204,7 +207,8 @@ struct Read {
 }
 
 impl Read {
-    /// Reads an answer, and changes `shown` to the caller's view: with the caller's own reference, without the prefix.
+    /// Reads an answer, and changes `shown` to the view of the request's caller: with the caller's own reference,
+    /// without the prefix.
     fn of(
         shown: &mut Collected,
         answer: &Answer,
@@ -213,8 +217,8 @@ impl Read {
     ) -> Self {
         let success = shown.status.is_success();
         let is_record = matches!(subject, Subject::Bank | Subject::BankGet) && success;
-        // A bank answer echoes a reference that was sent. If it has none although one was sent, none is inserted later.
-        // With prefixes a reference is always sent.
+        // A bank answer echoes the reference of its request. If the request had a reference and the answer has none, no
+        // reference is inserted for other callers. With prefixes a reference is always sent.
         let given = reference.is_some() || prefix.is_some();
         let absent = if is_record && !given { Absent::Insert } else { Absent::Leave };
         let split = answer.template(absent).filter(|_| success);
@@ -248,7 +252,7 @@ impl Read {
     }
 }
 
-/// Returns the body for the caller, and removes the prefix from the head.
+/// Returns the body for the request's caller, and removes the prefix from the head.
 fn for_caller(
     (headers, answer): (&mut HeaderMap, &Answer),
     split: Option<&JsonTemplate>,
@@ -268,8 +272,8 @@ fn for_caller(
     })
 }
 
-/// Returns true if a body contains a reference (JSON text with its quotes). A reference of one or two bytes would match
-/// by chance, and is ignored.
+/// Returns true if a body contains the text of a reference. `reference` is JSON text; the search leaves out its quotes.
+/// A reference of one or two bytes would match by chance, and is ignored.
 fn quotes(body: &[u8], reference: &[u8]) -> bool {
     let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
     bare.len() > 2 && memchr::memmem::find(body, bare).is_some()

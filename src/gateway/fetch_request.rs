@@ -28,11 +28,11 @@ pub(super) struct FetchRequest {
     pub(super) outgoing: Outgoing,
     /// The persons that the request names.
     pub(super) tags: BTreeSet<Tag>,
-    /// The team that becomes an owner of the record in the answer, if there is one.
+    /// The team that becomes an owner of the record in the answer; `None` if the answer makes no owner.
     pub(super) requester: Option<Requester>,
-    /// The prefix of the request's reference at Iluma.
+    /// The prefix that the request's reference gets at Iluma; `None` if it gets no prefix.
     pub(super) prefix: Option<ReferencePrefix>,
-    /// The reference of the call at Iluma.
+    /// The reference by which the ledger may settle the call.
     pub(super) call: CallReference,
     /// The reason for a bypass of the cache, if any.
     pub(super) bypass: Option<&'static str>,

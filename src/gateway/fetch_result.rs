@@ -23,16 +23,17 @@ pub(super) struct FetchResult {
     pub(super) answer: Collected,
     /// The parsed answer; `None` if another node read it.
     pub(super) read: Option<Answer>,
-    /// The body for requests with other references; `None` if it quotes the reference of the request that made the
-    /// call.
+    /// The body as a template for requests with other references; `None` if the body quotes the reference of the
+    /// request that made the call.
     pub(super) shared: Option<JsonTemplate>,
-    /// The cache entry of the result.
+    /// The cache entry of the result; `None` if the result is not stored.
     pub(super) entry: Option<Arc<Entry>>,
     /// Iluma's id, if the answer is a record.
     pub(super) id: Option<String>,
     /// The persons that the answer names.
     pub(super) tags: Vec<Tag>,
-    /// The cache slot of the pending request that this answer settles, and the new entry of that slot.
+    /// The cache slot of the pending request that this answer settles, and the new entry of that slot; `None` if the
+    /// answer settles no such request.
     pub(super) settled: Option<(CacheSlot, Arc<Entry>)>,
     pub(super) took: Duration,
 }
@@ -81,7 +82,7 @@ pub(super) fn from_callback(body: Bytes) -> Collected {
     Collected { status: StatusCode::OK, headers, body }
 }
 
-/// Returns the result of another node's call as a result of this node's.
+/// Returns the result of another node's call in the form that this node's calls have.
 pub(super) fn from_other_node(result: SharedResult) -> Fetched {
     match result {
         SharedResult::Failed(reason) => Err(CallError::from_number(reason)),
@@ -120,14 +121,15 @@ pub(super) fn for_other_nodes(outcome: &Fetched) -> SharedResult {
     }
 }
 
-/// The duties of the request that makes the call for all others.
+/// The duties of the leader, which makes the call for all requests that wait for it.
 pub(super) struct Lead {
     pub(super) leader: Leader<Fetched>,
-    /// The lease that keeps other nodes from making the same call.
+    /// The lease that keeps other nodes from making the same call; `None` if this node has no lease, for example while
+    /// Redis is out.
     pub(super) lease: Option<Lease>,
 }
 
-/// Runs a call, and extends its lease meanwhile.
+/// Runs a call, and renews its lease until the call has ended.
 pub(super) async fn renewing<T>(call: impl Future<Output = T>, lease: Option<&Lease>) -> T {
     let Some(lease) = lease else { return call.await };
     let renew = async {

@@ -98,7 +98,8 @@ fn fingerprinted(
     (Request::from_parts(parts, body), fingerprint)
 }
 
-/// Returns the answer that a repeated request gets, if its body is the same.
+/// Returns the stored answer for a repeated request, whose body the caller still has to compare. Returns an error if no
+/// answer is stored.
 fn repeated(claimed: Claimed) -> Result<KeptAnswer, KeyConflict> {
     match claimed {
         Claimed::Answered(content) => KeptAnswer::decode(content).ok_or(KeyConflict::NotKept),

@@ -1,4 +1,4 @@
-//! Stored answers to requests with an idempotency key: the decision to store one, and its format.
+//! Stored answers to requests with an idempotency key: the decision to store an answer, and the stored format.
 //!
 //! Invariant: an answer is kept only if a second call could cost money or would get the same answer.
 
@@ -19,7 +19,7 @@ const FIELDS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_DISPOSI
 /// The version of the format.
 const VERSION: u8 = 1;
 
-/// The decision about an answer.
+/// The decision about an answer to a request with an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Repetitions get the answer.
@@ -30,13 +30,14 @@ pub(super) enum Decision {
     Unknown,
 }
 
-/// Decides about an answer: billable answers, accepted submissions and refusals of the request itself are kept.
+/// Decides if repetitions get an answer. Billable answers, accepted submissions and refusals of the request itself are
+/// kept.
 pub(super) fn decide(route: RouteName, received: &Received) -> Decision {
     let status = received.collected.status;
     let charge = ledger::charge_outcome(route, status.as_u16(), Some(&received.answer));
     match charge.outcome {
         Outcome::Billable => Decision::Keep,
-        // Iluma has accepted it: the id says where its result will be.
+        // Iluma has accepted the submission: its result can be read under the id.
         Outcome::Unknown if charge.id.is_some() => Decision::Keep,
         Outcome::Unknown => Decision::Unknown,
         Outcome::NotBillable => {
@@ -52,7 +53,7 @@ pub(super) fn decide(route: RouteName, received: &Received) -> Decision {
     }
 }
 
-/// An answer with the fingerprint of the request's body that it answers.
+/// An answer, with the fingerprint of the body of its request.
 #[derive(Debug, Clone)]
 pub(super) struct KeptAnswer {
     /// The hash of the request's body.
@@ -63,7 +64,7 @@ pub(super) struct KeptAnswer {
 }
 
 impl KeptAnswer {
-    /// Returns the stored format of the answer; `None` if it is too large.
+    /// Returns the answer in its stored format; `None` if it is too large.
     pub(super) fn encode(&self) -> Option<Bytes> {
         let Collected { status, headers, body } = &self.answer;
         if body.len() > LARGEST {

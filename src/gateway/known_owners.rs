@@ -1,4 +1,4 @@
-//! The record owners that this process has written: they need not be written again.
+//! The record owners that this process has written, and need not write again for some time.
 //!
 //! Invariants: a name may be forgotten, and is never confused with another one; memory is bounded, and the names that
 //! are used stay longest. A general cache would need more memory, because it also keeps an order of use and an order of
@@ -27,7 +27,7 @@ impl Hash for OwnerName {
     }
 }
 
-/// The known owners.
+/// The record owners that this process has written.
 #[derive(Debug)]
 pub(super) struct KnownOwners {
     shards: [Mutex<Shard>; SHARDS],
@@ -46,19 +46,20 @@ struct Shard {
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// The hash of the newest reference.
+    /// The hash of the owner's newest reference.
     newest: u64,
     /// The time of the write, in seconds since the table was made.
     written: u32,
 }
 
 impl KnownOwners {
-    /// Makes a table that forgets an owner some time after it was written.
+    /// Makes a table that forgets an owner once `lifetime` has passed since the owner was written.
     pub(super) fn new(lifetime: Duration) -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()), lifetime: lifetime.as_secs(), began: Instant::now() }
     }
 
-    /// Sets the newest reference of a known owner, and returns the one before; `None` if the owner is not known.
+    /// Sets the hash of a known owner's newest reference, and returns the hash of the previous one; `None` if the owner
+    /// is not known.
     pub(super) fn renew(&self, name: OwnerName, newest: u64) -> Option<u64> {
         let now = self.began.elapsed().as_secs();
         let mut shard = self.shard(name).lock();
@@ -71,7 +72,7 @@ impl KnownOwners {
         Some(known.newest)
     }
 
-    /// Notes that an owner was written.
+    /// Records that an owner was written. `newest` is the hash of its newest reference.
     pub(super) fn insert(&self, name: OwnerName, newest: u64) {
         let written = u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX);
         self.shard(name).lock().insert(name, Known { newest, written });

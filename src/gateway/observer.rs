@@ -26,7 +26,7 @@ pub(super) struct ResponseObserver {
 }
 
 impl ResponseObserver {
-    /// Records the head of an answer. Returns `None` if the body is not needed, because the call is settled then.
+    /// Records the head of an answer. If the body is not needed, settles the call and returns `None`.
     pub(super) fn new(mut guard: CallGuard, response: &Response<AnswerBody>, tasks: &Tasks) -> Option<Box<Self>> {
         let (status, headers) = (response.status(), response.headers());
         guard.head(status, headers);
@@ -71,7 +71,8 @@ impl ResponseObserver {
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
-    /// Continues without the client, which left before the end of the body: a charged answer is still read.
+    /// Settles the call although the client left before the end of the body. The rest of a successful answer is still
+    /// read if Iluma may charge for the call. Any other answer counts as cut off.
     pub(super) fn outlive(self: Box<Self>, body: ReplyBody) {
         match body {
             ReplyBody::Upstream(body) if self.guard.charged && self.status.is_success() => {

@@ -1,4 +1,4 @@
-//! The team's own API: its limits and their use, its callbacks, and its key.
+//! The team's own API: its limits and their use, its callbacks, its key, and the OpenAPI document.
 
 use super::exchange::Exchange;
 use super::own_callbacks;

@@ -1,7 +1,7 @@
 //! `POST /_gateway/keys/rotate`: a team replaces the key of its request, or the key of its session.
 //!
-//! Invariants: the order runs to its end even if its client leaves; the audit log has it before it begins, and has its
-//! outcome after it has ended, with the team's name in place of a token's name.
+//! Invariants: the order runs to its end even if its client leaves; the audit log has an entry before the order begins,
+//! and its outcome after the order has ended; the entry has the team's name in place of an operator token's name.
 
 use super::authentication::{Credentials, authenticate, may_have_session, session};
 use super::exchange::Exchange;
@@ -56,7 +56,7 @@ pub(super) async fn rotate(
     Ok(of_parts(status, headers, ReplyBody::full(body.into())))
 }
 
-/// Rotates a key, with an entry in the audit log. Without that entry nothing is done.
+/// Rotates a key, with an entry in the audit log. If the entry can't be written, nothing is done.
 async fn audited(
     audit: &AuditLog,
     peer: Option<String>,

@@ -132,8 +132,8 @@ fn answered(content_type: &'static str, body: Vec<u8>, is_complete: bool) -> Res
     of_parts(StatusCode::OK, headers, ReplyBody::full(body.into()))
 }
 
-/// Reads the days `from` and `to`, both included. Without `to` the last day is today. Without `from` the first day is
-/// the first one of the last day's month. `None` if the query is malformed.
+/// Reads the days `from` and `to` of a query, both included. Without `to` the last day is today. Without `from` the
+/// first day is the first one of the last day's month. `None` if the query is malformed.
 fn asked(query: &str, today: Day) -> Option<Asked> {
     let (mut from, mut to) = (None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -20,11 +20,11 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 /// The largest number of owners and newer references that wait to be written.
 const MOST_LATE: usize = 4096;
-/// The largest number of owners and references that one transaction writes.
+/// The largest number of owners and references that are written at the same time.
 const MOST_TOGETHER: usize = 256;
 /// The pause before state is written again after a failure.
 const REST: Duration = Duration::from_secs(1);
-/// The longest time that a GET waits for references that are being written.
+/// The longest time for which a look-up of owners waits for owners that are being written.
 const LATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A team that requests a record.
@@ -32,7 +32,7 @@ const LATE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Requester {
     pub(super) tenant: TenantName,
     pub(super) account: AccountName,
-    /// The type of Iluma's callbacks about the record.
+    /// The type of Iluma's callbacks about the record; `None` if Iluma sends none.
     pub(super) kind: Option<CallbackType>,
     /// The time of the team's request.
     pub(super) asked: SystemTime,
@@ -64,7 +64,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Makes the owners that are stored in `state`. State forgets an owner after `retention`.
+    /// Opens the owners that are stored in `state`. State forgets an owner after `retention`.
     pub(super) fn new(state: State, retention: Duration) -> Self {
         let (late, waiting) = mpsc::channel(MOST_LATE);
         Self {
@@ -86,7 +86,8 @@ impl Owners {
         self.known.count()
     }
 
-    /// Writes waiting owners as they arrive, and retries those that can't be written.
+    /// Writes waiting owners as they arrive. An owner that can't be written is retried until state can be written
+    /// again.
     pub(super) async fn keep(&self) {
         let mut waiting = self.waiting.lock().await;
         let mut group = Vec::new();
@@ -106,8 +107,8 @@ impl Owners {
         }
     }
 
-    /// Makes the team an owner. If the owner can't be written now, the answer is still sent, and the owner is written
-    /// as soon as possible.
+    /// Makes the team an owner of a record. If the owner can't be written now, the answer is still sent, and the owner
+    /// is written as soon as possible.
     pub(super) async fn own(&self, requester: &Requester, owned: Owned<'_>, redis: &Budget) {
         let Owned { id, reference, awaits, tags } = owned;
         // An empty reference counts as none, so that an owner gets only one callback.
@@ -168,8 +169,7 @@ impl Owners {
         has_room
     }
 
-    /// Waits for `work`. If state is in Redis, it waits no longer than the request's time for Redis. Returns `None`
-    /// after that time.
+    /// Returns the output of `work`. If state is in Redis, returns `None` once the request's time for Redis is over.
     async fn within<T>(&self, redis: &Budget, work: impl Future<Output = T>) -> Option<T> {
         match self.state {
             State::Sqlite(_) => Some(work.await),
@@ -189,7 +189,9 @@ impl Owners {
         self.within(redis, self.of(tenant, account, id)).await.unwrap_or(Err(StateError::Unavailable))
     }
 
-    /// Returns the team's ownership of a record, and whether another team is known to own it.
+    /// Returns the owners of a record from the team's view. The first value is the team as an owner; `None` if the team
+    /// is not known to own the record. The second value is true if another team is known to own it. The look-up first
+    /// waits for owners that are being written, for a second at most.
     pub(super) async fn of(
         &self,
         tenant: &TenantName,

@@ -24,14 +24,14 @@ use http::Response;
 pub(super) enum Known {
     /// The team is an owner.
     Own(Owner),
-    /// The team is not known as an owner; `taken` is true if another team is.
+    /// The team is not known as an owner; `taken` is true if another team is known as one.
     Unknown { taken: bool },
     /// State can't be read.
     Unavailable,
 }
 
 impl Known {
-    /// Returns false if no answer is known to have named the record: it has no owner.
+    /// Returns true if an answer may have named the record: the record has an owner, or state can't be read.
     pub(super) const fn is_named(&self) -> bool {
         match self {
             Self::Unknown { taken: false } => false,
@@ -52,13 +52,13 @@ impl Known {
 pub(super) enum Seen {
     /// The whole record: the team owns it.
     Own(Bytes),
-    /// Nothing: the team does not own the record, or it does not exist.
+    /// Nothing: the team does not own the record, the record does not exist, or Iluma's answer shows no record.
     Nothing,
 }
 
 /// Decides whether a team sees a record. A team that state knows as an owner sees it. Otherwise the prefix in the
 /// record's reference decides. A record without a prefix is shown only to the fallback owner, if no other team is known
-/// to own it.
+/// to own it. Returns an error if state has to decide and can't be read.
 pub(super) fn may_see(ownership: Ownership, known: &Known, owns_unprefixed: bool) -> Result<bool, Rejection> {
     match (ownership, known) {
         (_, Known::Own(_)) | (Ownership::Own, _) => Ok(true),
@@ -75,8 +75,9 @@ impl Exchange<'_> {
         Known::of(owners.told(&tenant.name, &tenant.account, id, &self.log.redis).await)
     }
 
-    /// Checks that the team owns the record in the path, by a GET of that record. If the GET fails, returns Iluma's
-    /// answer, because a failure does not show the owner.
+    /// Checks that the team owns the record in the path, by a GET of that record. Returns `None` if the team owns it,
+    /// and the refusal "not found" if not. If Iluma fails, the owner is not known: returns the response about this
+    /// failure.
     pub(super) async fn check_owner(&mut self) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = self.route.record.clone().ok_or(Rejection::Internal)?;
         // The GET is needed even if state knows the team as an owner: the answer of a file or a recapture has no id

@@ -59,7 +59,7 @@ async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Respons
     if text.as_deref().is_some_and(|text| prefixes.is_foreign(&own_prefix, text)) {
         return Ok(own);
     }
-    // The records may be older than the prefixes.
+    // The team's records may be older than the account's use of prefixes.
     let answer = exchange.get(name, target, headers).await?.collected;
     page(exchange, answer, text.as_deref()).await.map(|(page, _)| page)
 }

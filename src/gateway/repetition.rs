@@ -28,7 +28,8 @@ impl Exchange<'_> {
     }
 }
 
-/// Reads a body to its end without storing it. `idle` bounds each pause of the client, as for a body that is forwarded.
+/// Reads a body to its end without storing it, so that its fingerprint is made. `idle` bounds each pause of the client,
+/// as for a body that is forwarded.
 async fn read(mut body: OutgoingBody, repetition: &Repetition, idle: Duration) -> Result<(), Rejection> {
     loop {
         let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::TooSlow)?;

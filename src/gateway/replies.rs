@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Passes Iluma's answer on as it arrives.
+/// Passes Iluma's answer on as it arrives. An encoded error answer is read whole first, to remove the account's key.
 pub(super) async fn passed_on(
     mut response: Response<AnswerBody>,
     credential: &Arc<Credential>,
@@ -116,7 +116,7 @@ pub(super) fn brought(
     response
 }
 
-/// Builds the reply to a request that waited for another request's call. It has no data of that other request.
+/// Builds the reply to a request that waited for another request's call. The reply has no data of that other request.
 pub(super) fn collapsed(
     answer: &Collected,
     body: Bytes,
@@ -151,7 +151,7 @@ pub(super) fn with_body(answer: Collected, body: Bytes) -> Response<ReplyBody> {
     of_parts(answer.status, headers, ReplyBody::full(body))
 }
 
-/// Builds the reply for Iluma's error, or for another text that is no record. It has the caller's own reference,
+/// Builds the reply for Iluma's error, or for another text that is no record. The reply has the caller's own reference,
 /// without the prefix.
 pub(super) fn stripped(mut answer: Collected, stripper: &PrefixStripper) -> Response<ReplyBody> {
     stripper.head(&mut answer.headers);

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::Span;
 use uuid::Uuid;
 
-/// nginx's status for a client that hung up, which common dashboards know.
+/// The status for a client that hung up. nginx uses the same number, so common dashboards know it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The destinations of request logs.
@@ -50,7 +50,7 @@ pub struct Telemetry {
     pub clock: crate::base::clock::Clock,
 }
 
-/// One request, from its head to the last byte of its answer.
+/// The log of one request, from its head to the last byte of its answer.
 #[derive(Debug)]
 pub(super) struct RequestLog {
     telemetry: Arc<Telemetry>,
@@ -143,7 +143,8 @@ impl RequestLog {
         self.metrics = Arc::clone(&config.metrics[tenant.index]);
     }
 
-    /// Holds the request's slot in flight until its answer is sent, and until a call that outlives it has ended.
+    /// Holds the request's slot in flight until the request's answer is sent, and until a call that outlives the
+    /// request has ended.
     pub(super) fn hold(&mut self, permit: Permit) {
         self.permit = Some(Arc::new(permit));
     }
@@ -211,7 +212,7 @@ impl RequestLog {
         &self.metrics
     }
 
-    /// Records a piece of the answer. Returns true if it is the last, or if `ended` is true.
+    /// Records a piece of the answer. Returns true if the piece is the last one, or if `ended` is true.
     fn sees(&mut self, piece: &mut Piece, ended: bool) -> bool {
         match piece {
             Some(Ok(frame)) => {
@@ -237,7 +238,7 @@ impl RequestLog {
         }
     }
 
-    /// Returns the answer, which carries the log from here on.
+    /// Returns the answer with a body that owns the log, and writes the log line when it is dropped.
     pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<LoggedBody> {
         let (mut parts, body) = response.into_parts();
         parts.headers.insert(request_id::HEADER, self.id_header.clone());
@@ -325,8 +326,8 @@ struct Next {
 type Piece = Option<Result<Frame<Bytes>, AnswerError>>;
 
 impl LoggedBody {
-    /// Takes the first piece of an answer that settles a call, if the piece has arrived. If the piece is the last one
-    /// too, this waits until the call's outcome is in the ledger: head and body leave in one write then.
+    /// Takes the first piece of an answer that settles a call, if the piece has arrived. If this piece is also the last
+    /// one, the method waits until the call's outcome is in the ledger. Head and body then leave in one write.
     pub(super) async fn gather(&mut self) {
         if self.log.observer.is_none() || self.body.is_end_stream() {
             return;

@@ -34,8 +34,8 @@ impl RequestSpan {
         Self { open, pattern: None }
     }
 
-    /// Records the call to Iluma that ended at `at`. It gets the request's pattern, because the gateway has the same
-    /// paths as Iluma.
+    /// Records the call to Iluma that ended at `at`; `status` is `None` if Iluma gave no answer. The call's span gets
+    /// the request's pattern, because the gateway has the same paths as Iluma.
     pub(super) fn called(&self, at: SystemTime, took: Duration, status: Option<u16>) {
         let mut attributes = self.route();
         attributes.extend(status.map(|status| ("http.response.status_code", i64::from(status).into())));

@@ -20,7 +20,7 @@ use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The prefix of keys whose calls use dummy data.
+/// The prefix of development keys: their calls use dummy data, and cost nothing.
 const DEVELOPMENT_KEY: &str = "iluma_development_";
 
 #[derive(Debug)]
@@ -74,8 +74,8 @@ pub(super) struct Environment<'a> {
 }
 
 impl RuntimeConfig {
-    /// Builds the runtime configuration from settings. It takes over those counters, limits and connections of
-    /// `previous` whose settings did not change.
+    /// Builds the runtime configuration from settings. It takes over the counters, limits and connections of `previous`
+    /// if their settings did not change.
     pub(super) fn new(
         settings: &Settings,
         previous: Option<&Self>,
@@ -134,7 +134,7 @@ impl RuntimeConfig {
         })
     }
 
-    /// Gives the reserved price of calls that turned out not to be billable back to their teams' budgets.
+    /// Returns reserved money to the teams' budgets, for the calls that turned out not to be billable.
     pub(super) fn refund(&self, ledger: &Ledger) {
         for refund in ledger.take_refunds() {
             self.limits.refund(&refund.tenant, refund.day, refund.rupiah);
@@ -172,13 +172,14 @@ impl RuntimeConfig {
         }
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account, if the account prefixes references.
+    /// Returns the tenant's reference prefix, and the prefixes of all teams of its account; `None` if the account adds
+    /// no prefixes.
     pub(super) fn prefix(&self, tenant: &Tenant) -> Option<(ReferencePrefix, &ReferencePrefixes)> {
         self.accounts[tenant.account_index].prefixes_references.then(|| self.prefixes(tenant))
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account. They are needed even if the account
-    /// adds no prefixes, because no reference may begin with another team's prefix.
+    /// Returns the tenant's reference prefix, and the prefixes of all teams of its account. Both are needed even if the
+    /// account adds no prefixes, because no reference may begin with another team's prefix.
     pub(super) fn prefixes(&self, tenant: &Tenant) -> (ReferencePrefix, &ReferencePrefixes) {
         (ReferencePrefix::of(&tenant.name), &self.accounts[tenant.account_index].prefixes)
     }

@@ -61,8 +61,8 @@ impl Exchange<'_> {
         Ok(called.sent?)
     }
 
-    /// Makes the request's own call, under its idempotency key if it has one. A repetition makes no call, and gets the
-    /// stored answer. In all else this is [`Exchange::send_whole`].
+    /// Makes the request's own call like [`Exchange::send_whole`], under the request's idempotency key if it has one. A
+    /// repetition makes no call, and gets the stored answer.
     pub(super) async fn send_own(&mut self, route: RouteName, outgoing: Outgoing) -> Result<Received, Rejection> {
         match self.idempotency.take() {
             Some(Idempotency::Repetition(repetition)) => self.repeat(repetition, outgoing).await,

@@ -17,12 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The time limit of Redis for finding the cache entry that a callback completes. It may be long, because no request
+/// The longest wait for Redis while a callback's pending cache entry is looked up. It may be long, because no request
 /// waits.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    /// Stores an answer if it should be cached.
+    /// Stores an answer in L1 if the cache's policy allows it. Returns the new entry; `None` if the answer is not
+    /// stored.
     pub(super) fn store(
         &self,
         slot: &CacheSlot,
@@ -35,7 +36,7 @@ impl Gateway {
             .offer(slot, CacheCandidate { status: collected.status, content_type, answer, spliced: template, tags })
     }
 
-    /// Learns from callbacks as they arrive: a final answer replaces "pending".
+    /// Learns results from callbacks as they arrive: a final answer replaces "pending" in the cache.
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
             let received = Received::new(from_callback(body.clone()), &self.persons);
@@ -51,8 +52,8 @@ impl Gateway {
         }
     }
 
-    /// Stores the final answer to a pending request in the slot of that request. `path` is the path of the GET without
-    /// the id, if the answer came from a GET.
+    /// Stores the final answer to a pending request in the cache slot of that request. Returns the slot and the new
+    /// entry; `None` if nothing is stored. `path` is the path of the GET without the id, if the answer came from a GET.
     pub(super) async fn settle(
         &self,
         account: &AccountName,

@@ -125,7 +125,7 @@ fn content_type(sent: &HeaderMap) -> ContentType {
     if is_plain { ContentType::Canonical(canonical) } else { ContentType::Unclear }
 }
 
-/// Returns true for `charset=utf-8` and for ASCII, which is a subset of it.
+/// Returns true for the parameter `charset=utf-8`, and for ASCII, which is a subset of UTF-8.
 fn is_utf8(parameter: &[u8]) -> bool {
     let Some((name, value)) =
         parameter.iter().position(|b| *b == b'=').map(|at| (&parameter[..at], &parameter[at + 1..]))

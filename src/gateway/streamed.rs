@@ -48,7 +48,8 @@ pub(super) async fn forward(
     passed_on(sent?, &exchange.account().credential, exchange.config.upstream.timeouts().answer).await
 }
 
-/// Returns the body, which is cut off at a reference with another team's prefix, and the outcome of the scan.
+/// Returns the body for Iluma, and the outcome of its scan. The body ends with an error at a reference with another
+/// team's prefix. The outcome is `None` for an empty body.
 pub(super) fn scanned(
     headers: &HeaderMap,
     body: FingerprintedBody<Incoming>,

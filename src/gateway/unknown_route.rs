@@ -64,7 +64,7 @@ fn is_another_teams(reference: &str, own: &ReferencePrefix, teams: &ReferencePre
     team.is_some_and(|team| team != own.tenant())
 }
 
-/// Returns true if a text between quotes begins with the prefix of another team, in an answer that is not JSON.
+/// Returns true if an answer that is not valid JSON has a quoted text that begins with another team's prefix.
 fn quotes_another_teams(body: &[u8], own: &ReferencePrefix, teams: &ReferencePrefixes) -> bool {
     let begins = |quote: usize| {
         let text = &body[quote + 1..];

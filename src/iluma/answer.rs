@@ -1,4 +1,4 @@
-//! Answers of Iluma, read once, at the edge.
+//! Answers of Iluma, each of which is parsed once, when it arrives.
 //!
 //! The cache, the ledger, owners, erasure and the reference prefix each take their part from an [`Answer`]; no other
 //! code reads its body again. Status words, ids and the position of the reference are defined once, here. A repeated
@@ -21,7 +21,7 @@ pub enum Status {
     InProgress,
     /// The bank has not answered.
     WaitingOnBank,
-    /// A capture is repeated.
+    /// A capture is being repeated.
     RecapturePending,
     /// The request ended with a result (v1).
     Success,
@@ -70,7 +70,7 @@ impl Status {
         }
     }
 
-    /// Returns true once the record has its last state.
+    /// Returns true once Iluma has ended the processing of the record, with or without a result.
     #[must_use]
     pub const fn is_final(self) -> bool {
         match self {
@@ -96,7 +96,7 @@ pub enum Failure {
     Other,
 }
 
-/// The result of a search, given as a boolean or as text.
+/// The result of a search. Iluma gives it as a boolean or as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// The answer has no member `result`.
@@ -109,7 +109,7 @@ pub enum Found {
     Unclear,
 }
 
-/// One answer, read once.
+/// One answer of Iluma's, which is parsed once.
 #[derive(Debug, Clone)]
 pub struct Answer {
     body: Bytes,
@@ -121,7 +121,7 @@ pub struct Answer {
 enum Shape {
     /// The body is not JSON, or not in UTF-8.
     NotJson,
-    /// The body is JSON, and is not an object; true if it is a list.
+    /// The body is JSON, and is not an object. The value is true for a list.
     Json(bool),
     Object(Box<Object>),
 }
@@ -135,7 +135,7 @@ struct Object {
     found: Found,
     /// True if `result` or the answer itself has a member `need_review`.
     needs_review: bool,
-    /// True if the list `results` is empty; `None` if there is no such list of objects.
+    /// True if the list `results` is empty, false if it has objects; `None` if the answer has no such list.
     results: Option<bool>,
     /// True if the object has no members.
     is_empty: bool,
@@ -155,7 +155,7 @@ struct Object {
 }
 
 impl Answer {
-    /// Reads a body. With `persons`, it makes a tag for every person that the body names.
+    /// Parses a body. If `persons` is given, also makes a tag for every person that the body names.
     #[must_use]
     pub fn parse(body: &Bytes, persons: Option<&Persons>) -> Self {
         #[cfg(test)]
@@ -189,7 +189,7 @@ impl Answer {
         }
     }
 
-    /// Returns the object if it repeats neither its id nor its state.
+    /// Returns the object if none of `id`, `status` and `failure_reason` is repeated.
     fn clear(&self) -> Option<&Object> {
         self.object().filter(|object| !object.is_unclear)
     }
@@ -211,7 +211,8 @@ impl Answer {
         &self.persons
     }
 
-    /// Returns true for a JSON object that repeats neither its id nor its state. Both may be absent.
+    /// Returns true for a JSON object in which none of `id`, `status` and `failure_reason` is repeated. Each may be
+    /// absent.
     #[must_use]
     pub fn is_record(&self) -> bool {
         self.clear().is_some()
@@ -240,19 +241,19 @@ impl Answer {
         self.object().is_some_and(|object| object.is_error)
     }
 
-    /// Returns Iluma's id.
+    /// Returns Iluma's id of the record; `None` if the answer has no clear id.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.clear()?.id.as_deref()
     }
 
-    /// Returns the status, if the answer has one.
+    /// Returns the status; `None` if the answer has no status, or no clear one.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.clear()?.status
     }
 
-    /// Returns the reason of a failure, if the answer has one.
+    /// Returns the reason of a failure; `None` if the answer has no reason, or no clear one.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.clear()?.failure
@@ -264,8 +265,8 @@ impl Answer {
         Some(self.unambiguous()?.found)
     }
 
-    /// Returns true if Iluma marked the answer for review by a person. The bank account is on a blacklist then, or is
-    /// known not to be on one.
+    /// Returns true if the answer has the member `need_review`, whatever its value is. Iluma sends it if the bank
+    /// account is on a blacklist, or is known not to be on one.
     #[must_use]
     pub fn needs_review(&self) -> bool {
         self.object().is_some_and(|object| object.needs_review)
@@ -290,7 +291,7 @@ impl Answer {
         self.object().is_some()
     }
 
-    /// Returns the answer's reference as JSON text.
+    /// Returns the answer's reference as JSON text; `None` if the answer has no reference.
     #[must_use]
     pub fn reference(&self) -> Option<&Bytes> {
         self.object()?.reference.as_ref()

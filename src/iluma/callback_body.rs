@@ -6,7 +6,7 @@ use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::name::TenantName;
 use bytes::Bytes;
 
-/// The deepest nesting in which an id is searched; no documented body is nested deeper than 5.
+/// The deepest nesting that is read in the search for an id; no documented body is nested deeper than 5.
 const DEEPEST: usize = 16;
 
 /// A callback's body, parsed.
@@ -22,7 +22,7 @@ pub struct CallbackBody {
     template: JsonTemplate,
 }
 
-/// The error for a body that can't be a callback's.
+/// The error for a body that no callback can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the body must be one JSON object, with an id of at most 256 characters; id and reference_id may each stand in it only once"
@@ -72,9 +72,9 @@ impl CallbackBody {
     }
 }
 
-/// Returns the first text or number below these members that a member named `id`, in any letter case, has as its value.
-/// Returns an empty text if such members have no usable value, or if the nesting is too deep. `None` if there is no
-/// such member.
+/// Returns the value of the first usable member named `id`, in any letter case, among `members` or nested in them. A
+/// usable value is a text or a number. Returns an empty text if the members named `id` have no usable value, or if the
+/// nesting is deeper than `depth`. `None` if no member is named `id`.
 fn nested_id(members: &Members<'_>, depth: usize) -> Option<String> {
     let Some(depth) = depth.checked_sub(1) else { return Some(String::new()) };
     let mut found = None;
@@ -105,7 +105,7 @@ fn below(text: &str, depth: usize) -> Option<String> {
     ids.find(|id| !id.is_empty()).or(first)
 }
 
-/// Returns a text or a number if it can be an id, else an empty text.
+/// Returns the value of a JSON text or number if it can be an id, else an empty text.
 fn plain(text: &str) -> String {
     let id = match text.as_bytes().first() {
         Some(b'"') => serde_json::from_str::<String>(text).unwrap_or_default(),

@@ -1,31 +1,33 @@
 //! The URLs and addresses that callbacks may go to.
 //!
-//! The rules serve the configuration, a team that sets its URL, and the address of each connection.
+//! The same rules check URLs in the configuration, a URL that a team sets, and the address of each connection.
 //!
-//! Invariant: nothing is ever sent to a link-local, multicast, unspecified or cloud metadata address, in any spelling
-//! or embedding, also if it comes from a name's lookup.
+//! Invariant: no callback goes to a link-local, multicast, unspecified, broadcast or cloud metadata address. This also
+//! holds for other spellings of such an address, for IPv6 addresses that embed it, and for addresses from a look-up of
+//! a name.
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest URL in bytes: common servers accept no longer request line.
+/// The longest URL in bytes. Common servers do not accept a longer request line.
 const MAX_URL: usize = 2048;
 
 /// The longest host name in bytes (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 255;
 
-/// Addresses of cloud metadata services outside the link-local networks; these hand out credentials too.
+/// Addresses of cloud metadata services outside the link-local networks. These services hand out credentials too.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
 const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
-/// The reason why nothing is sent to a URL.
+/// The reason why a URL is refused for callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// The text is not an absolute http or https URL, or it has a user name or a fragment.
+    /// The text is not an absolute http or https URL, is too long, has a user name or a fragment, or has a malformed
+    /// host.
     #[error(
         "url must be an absolute http or https URL without user name and fragment; an IPv4 address in it must be four \
          decimal numbers"
@@ -34,7 +36,7 @@ pub enum UrlError {
     /// The host is not one of the team's hosts.
     #[error("the host of url is not allowed; platform operations can add it to callback_hosts of the team")]
     Host,
-    /// No callback may go to the address.
+    /// The host is an address that no callback may go to.
     #[error("url must not lead to a link-local, multicast, unspecified or cloud metadata address")]
     Address,
 }
@@ -80,8 +82,8 @@ fn is_forbidden_embedding(address: Ipv6Addr) -> bool {
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
             is_forbidden_v4(last)
         }
-        // The local prefix of NAT64 (RFC 8215): an operator chooses its length, so each position of RFC 6052 counts.
-        // Unused positions are zero.
+        // The local prefix of NAT64 (RFC 8215): an operator chooses its length, so the IPv4 address may be at each
+        // position of RFC 6052. Unused positions are zero.
         [0x64, 0xff9b, 1, ..] => {
             let bytes = address.octets();
             let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-/// Returns `{"error_code","message"}`; on 400 also `errors`, an array, as in Iluma's own API_VALIDATION_ERROR.
+/// Returns a JSON object with the members `error_code` and `message`. For status 400 it also has `errors`, an array
+/// with the message, as in Iluma's own API_VALIDATION_ERROR.
 #[must_use]
 pub fn json(status: StatusCode, error_code: &str, message: &str) -> Bytes {
     #[derive(serde::Serialize)]

@@ -26,7 +26,7 @@ pub struct Mentions {
 }
 
 impl Mentions {
-    /// Reads a JSON text, or several after one another. A byte order mark before them is skipped, because many readers
+    /// Reads one JSON text, or several in a row. A byte order mark at the beginning is skipped, because many readers
     /// skip it.
     #[must_use]
     pub fn of(text: &[u8]) -> Self {

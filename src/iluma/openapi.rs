@@ -17,7 +17,7 @@ const OPERATIONS: &str = include_str!("openapi/operations.json");
 
 const JSON: &str = "application/json";
 
-/// The description of a path of the table: what its row does not contain.
+/// The description of a path of the route table: the parts that the table's row does not contain.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Described {
@@ -27,14 +27,15 @@ struct Described {
     parameters: Vec<String>,
     #[serde(default)]
     body: Option<Body>,
-    /// The schema of the answer for each version of the path; the version is empty if the path has none.
+    /// The name of the answer's schema, for each version of the path. The version is empty if the path has none. The
+    /// name is empty if the answer is not JSON.
     answers: BTreeMap<String, String>,
-    /// Types, other than JSON, in which an answer may come.
+    /// The content types, other than JSON, that the answer may have.
     #[serde(default)]
     or_as: Vec<String>,
 }
 
-/// The body of a request: its schema, and the content types in which it may come.
+/// The body of a request: the name of its schema, and the content types that it may have.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -44,7 +45,7 @@ struct Body {
     optional: bool,
 }
 
-/// The data of the document.
+/// The content of `openapi/operations.json`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Operations {
@@ -79,7 +80,8 @@ pub fn document(may_use: impl Fn(&RouteSpec) -> bool, reasons: &[&str]) -> Value
     document
 }
 
-/// Returns the operations of a path of the table: one for each version.
+/// Returns the operations of a path of the table, one for each version: the method in lower case, the path, and the
+/// operation's object.
 fn operations(row: &RouteSpec, text: &str) -> Vec<(String, String, Value)> {
     let (Some((method, pattern)), Some(described)) = (text.split_once(' '), DATA.paths.get(text)) else {
         return Vec::new();
@@ -154,7 +156,7 @@ fn responses(row: &RouteSpec, schema: &str, or_as: &[String]) -> Value {
     responses
 }
 
-/// Returns the statuses of errors: the gateway's own, and those of Iluma's that are passed on. Each status has one
+/// Returns the error statuses of a row: the gateway's own ones, and Iluma's that are passed on. Each status has one
 /// description.
 const fn statuses(row: &RouteSpec) -> &'static [&'static str] {
     match row.kind {

@@ -1,4 +1,4 @@
-//! Person tags: keyed hashes of identity numbers and names, which find and erase everything about a person.
+//! Person tags: keyed hashes of identity numbers and names, by which everything about a person is found and erased.
 //!
 //! Invariants: without the root key a tag does not reveal its person; a request, an answer, a callback and an order to
 //! erase give the same tag for the same person, in any letter case, spacing or field; every field of Iluma's API
@@ -58,17 +58,18 @@ const FIELDS: &[(&str, &[&str])] = &[
 /// Two fields that identify a person only together.
 const ACCOUNT: [&str; 2] = ["bank_code", "bank_account_number"];
 
-/// The two fields of a name; many people share the first one.
+/// The two fields of a name. Many people share a given name, so one tag is made of both fields if both are given.
 const NAME: [&str; 2] = ["given_name", "surname"];
 
-/// The entries of a business document, `{"name":"director_names","values":[{"value":"…"}]}`, whose values are names.
+/// The names of those entries of a business document whose values are names of persons. An entry has the form
+/// `{"name":"director_names","values":[{"value":"…"}]}`.
 const DOCUMENT_NAMES: &[&str] =
     &["director_names", "commisioner_names", "commissioner_names", "shareholder_names", "notary"];
 const DOCUMENT_ENTRY: [&str; 2] = ["name", "values"];
 
 /// The deepest nesting that is read; no documented answer is nested deeper than 5.
 const DEEPEST: usize = 16;
-/// The largest number of tags for one text: more than any document names. Further persons get no tag of their own.
+/// The largest number of tags for one text: more than any document names. Further persons in the text get no tag.
 const MOST_TAGS: usize = 256;
 
 /// The error for an order to erase that names no person.
@@ -79,12 +80,13 @@ const MOST_TAGS: usize = 256;
 )]
 pub struct NotAPerson;
 
-/// Makes person tags.
+/// The maker of person tags.
 #[derive(Clone, Debug)]
 pub struct Persons(Pseudonymizer);
 
 impl Persons {
-    /// Derives the maker of tags from the root key. It makes the same tags on every node and after every start.
+    /// Derives the maker of tags from the root key. With the same key it makes the same tags, on every node and after
+    /// every start.
     #[must_use]
     pub fn new(root: &[u8; 32]) -> Self {
         Self(Pseudonymizer::new(root, "persons v1"))
@@ -112,7 +114,7 @@ impl Persons {
     /// that identifies a person, alone or with others.
     ///
     /// # Errors
-    /// Returns an error if the order names no person, or has a field that does not identify a person alone.
+    /// Returns an error if the order names no person, or has a field that does not help to identify a person.
     pub fn named(&self, order: &[u8]) -> Result<BTreeSet<Tag>, NotAPerson> {
         let text = std::str::from_utf8(order).map_err(|_| NotAPerson)?;
         let Members(members) = serde_json::from_str(text).map_err(|_| NotAPerson)?;
@@ -225,7 +227,8 @@ impl Persons {
 }
 
 /// Returns an Indonesian phone number with its country code: `0812…`, `62812…` and `+62 812…` are the same phone.
-/// `None` without digits. The number as it was given gets a tag too, because earlier versions stored that tag.
+/// `None` if the text has no digit except `0`. The caller also makes a tag of the number as it was given, because
+/// earlier versions stored that tag.
 fn national(number: &str) -> Option<String> {
     let digits: String = number.chars().filter(char::is_ascii_digit).collect();
     // After the trunk prefix `0` there is no country code. An area code may look like one.

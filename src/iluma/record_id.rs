@@ -2,10 +2,10 @@
 
 use percent_encoding::percent_decode_str;
 
-/// The longest accepted id; Iluma's have 24 to 41 characters.
+/// The longest accepted id, in bytes. Iluma's ids have 24 to 41 characters.
 pub const LONGEST_ID: usize = 256;
 
-/// Returns an id in its normal form; `None` if it is empty or too long.
+/// Returns the id unchanged; `None` if it is empty, or longer than [`LONGEST_ID`].
 #[must_use]
 pub fn normal(id: &str) -> Option<&str> {
     (1..=LONGEST_ID).contains(&id.len()).then_some(id)

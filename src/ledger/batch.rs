@@ -1,4 +1,4 @@
-//! The writer: it writes outcomes and counts to the disk.
+//! The writer of the ledger: it writes outcomes and counts to the disk.
 
 use super::closing;
 use super::inner::Inner;
@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
 
-/// Closings and counts that were taken from memory. If they are dropped before they are committed, they are put back,
-/// whether the caller, the database's queue or a failed transaction drops them.
+/// The ends of calls and the counts that were taken from memory to be written. If the batch is dropped before it is
+/// committed, its content is put back. The caller, the database's queue or a failed transaction may drop it.
 #[derive(Debug)]
 struct Batch {
     ledger: Arc<Inner>,
     closings: Vec<Closing>,
     counted: Vec<Counted>,
-    /// The number of closings that had arrived when the batch was taken.
+    /// The number of closings that had arrived since the start when the batch was taken.
     came: u64,
     /// The lock that makes later batches wait until this one is committed or put back.
     _turn: OwnedMutexGuard<()>,
@@ -40,7 +40,8 @@ pub(super) async fn flush(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
     write(Batch::take(ledger, ledger.take_tallies(), turn)).await
 }
 
-/// Writes all counts and outcomes so far, and does `work` after them in the same transaction.
+/// Writes all counts and outcomes so far, and runs `work` after them in the same transaction. Returns the result of
+/// `work` once all is on disk.
 pub(super) async fn flush_with<T: Send + 'static>(
     ledger: &Arc<Inner>,
     work: impl Fn(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
@@ -85,7 +86,7 @@ impl Batch {
         Self { ledger: Arc::clone(ledger), closings, counted, came, _turn: turn }
     }
 
-    /// Applies the batch; returns the closings that matched no call, and the changes.
+    /// Writes the batch in the transaction of `connection`. Returns the closings that matched no call, and the changes.
     fn apply(&self, connection: &Connection, rules: Rules) -> rusqlite::Result<(Vec<Closing>, Changes)> {
         let (mut early, mut changes, day) = (Vec::new(), Changes::default(), rules.day.to_string());
         for closing in &self.closings {

@@ -10,8 +10,9 @@ use crate::iluma::route_name::RouteName;
 use rusqlite::Connection;
 use std::sync::Arc;
 
-/// A call whose intent is on disk. Dropping it without an outcome withdraws the intent, and the books forget the call.
-/// The database makes this guard when it commits, so a caller that is cancelled while it waits leaves nothing behind.
+/// A call whose intent is on disk. If the booking is dropped without an outcome, the intent is withdrawn, and the
+/// ledger forgets the call. The booking is made when the database commits, so a caller that is cancelled while it waits
+/// leaves no intent behind.
 #[derive(Debug)]
 pub struct Booking {
     ledger: Arc<Inner>,

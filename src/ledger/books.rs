@@ -99,13 +99,13 @@ impl Ledger {
         })))
     }
 
-    /// Applies other prices, another calendar and another retention. Calls that are already booked keep their price and
-    /// their day.
+    /// Applies the prices, the calendar and the retention of new settings. Calls that are already booked keep their
+    /// price and their day.
     pub fn reload(&self, settings: &Settings) {
         self.0.live.store(Arc::new(LedgerConfig::new(settings)));
     }
 
-    /// Returns the charged calls of each team at the opening of the ledger.
+    /// Returns the charged calls of each team today and this month, as they were when the ledger was opened.
     #[must_use]
     pub fn spent(&self) -> &[Spent] {
         &self.0.spent
@@ -117,20 +117,21 @@ impl Ledger {
         self.0.live.load().prices[route as usize]
     }
 
-    /// Takes the prices of calls that turned out not to be billable since the last such call.
+    /// Takes the prices of calls that turned out not to be billable. Each price is returned only once.
     #[must_use]
     pub fn take_refunds(&self) -> Vec<Refund> {
         std::mem::take(&mut *self.0.refunds.lock())
     }
 
-    /// Returns this node's identity, which stays the same as long as its database lives.
+    /// Returns this node's identity, which stays the same as long as the node keeps its database.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.0.node
     }
 
-    /// Returns the reason why this node should get no requests: the database could not be written for 10 s, or another
-    /// process holds this node's identity. The database holds the ledger and, without Redis, the inbox.
+    /// Returns `None` if this node is ready, else the reason why it should get no requests: the database could not be
+    /// written for 10 s, or another process holds this node's identity. The database holds the ledger and, without
+    /// Redis, the inbox.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
         self.0.unready.lock().clone()
@@ -177,8 +178,8 @@ impl Ledger {
         Booking::take(&self.0, tenant, route, claim, reference).await
     }
 
-    /// Waits until a callback, a GET or an operator has settled calls with claims as not billable, and returns the
-    /// claims. One task may wait.
+    /// Waits until calls with claims were settled as not billable, by a callback, a GET or an operator. Returns these
+    /// claims, whose idempotency keys may be used again. Only one task may wait.
     pub async fn freed(&self) -> Vec<ClaimLink> {
         loop {
             let freed = std::mem::take(&mut *self.0.freed.lock());
@@ -189,15 +190,17 @@ impl Ledger {
         }
     }
 
-    /// Settles a pending call by Iluma's id, with the outcome in a callback or a GET.
+    /// Settles the pending call whose answer named `id`, Iluma's id of a record. The outcome is from a callback or a
+    /// GET.
     pub fn settle(&self, account: &AccountName, id: &str, outcome: Outcome) {
         let name = self.0.name(account, id);
         self.0.close(Call::Named(name), End::Outcome(outcome, Some(name)));
     }
 
-    /// Settles a call by Iluma's id, or else the oldest lost call with the reference. It is for a record that no answer
-    /// is known to have named. `route` is the row of the call, and `reference` is the reference as Iluma knows it. An
-    /// unknown outcome binds the lost call to the record, which Iluma still processes.
+    /// Settles the call whose answer named `id`, Iluma's id of a record. If there is no such call, settles the oldest
+    /// lost call with the reference. The method is for a record that no answer is known to have named. `route` is the
+    /// row of the call, and `reference` is the reference as Iluma knows it. If the outcome is unknown, Iluma still
+    /// processes the record: the lost call is then bound to the record's id, and settled later.
     pub fn settle_by_reference(
         &self,
         account: &AccountName,
@@ -282,7 +285,8 @@ impl Ledger {
         Selection { from, to, ..selection.clone() }
     }
 
-    /// Returns calls in this node's journal with an unknown outcome, the oldest first, after the number `after`.
+    /// Returns at most `most` calls of this node's journal with an unknown outcome, calls in flight included. The
+    /// oldest call comes first, and each has a number above `after`. `tenant` is their team, or `None` for all teams.
     ///
     /// # Errors
     /// Returns an error if the ledger can't be read.
@@ -298,13 +302,13 @@ impl Ledger {
         self.0.database.read(look).await
     }
 
-    /// Returns the calls with an unknown outcome that the other nodes show, by the name of the node and their number;
-    /// `None` while Redis is out.
+    /// Returns the calls with an unknown outcome that the other nodes show, each with the name of its node. They are
+    /// ordered by this name and their number. `None` while Redis is out.
     pub async fn open_elsewhere(&self) -> Option<Vec<(String, OpenCall)>> {
         by_hand::elsewhere(&self.0).await
     }
 
-    /// Settles calls by hand, of this node and of others.
+    /// Settles calls of this node and of other nodes, with the outcomes that an operator gives.
     ///
     /// # Errors
     /// Returns an error if a call names an unknown node, or if the ledger can't be written; then nothing was settled.
@@ -331,8 +335,8 @@ impl Ledger {
     }
 }
 
-/// Returns the lines of these days, both included, with those that other nodes have published. Another process may
-/// write the journal meanwhile.
+/// Returns the lines of these days, both included: the lines of this node's journal, and the lines that other nodes
+/// have published. Another process may write the journal meanwhile.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or damaged. A missing journal counts as empty.

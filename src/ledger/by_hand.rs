@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// shown long ago, because their node is gone.
 const SHOW_AGAIN: Duration = Duration::from_secs(3600);
 
-/// Settles calls, of this node and of others.
+/// Settles calls of this node and of other nodes by hand. Returns the results for all calls.
 pub(super) async fn settle(
     ledger: &Arc<Inner>,
     calls: BTreeMap<CallNumber, Outcome>,
@@ -82,7 +82,8 @@ struct Plan {
     done: SettledByHand,
 }
 
-/// Finds the node of each call among the nodes that have shown their open calls; `shown` is `None` while Redis is out.
+/// Finds the node of each call among the nodes that have shown their open calls. Returns an error if no node has the
+/// name in a call. `shown` is `None` while Redis is out.
 fn plan(
     calls: &BTreeMap<CallNumber, Outcome>,
     shown: Option<&BTreeMap<String, ShownCalls>>,
@@ -145,11 +146,12 @@ async fn order(
     done.left.extend(waiting.into_iter().map(|(_, call)| call.node));
 }
 
-/// The open calls that this node last published for the other nodes, and the time of that.
+/// The open calls that this node last published for the other nodes, and the time of this publication; `None` before
+/// the first one.
 #[derive(Debug, Default)]
 pub(super) struct Shown(Option<(Instant, Vec<OpenCall>)>);
 
-/// Takes the orders of other nodes, and shows them the open calls of this one.
+/// Carries out the orders that other nodes left for this node, and shows the other nodes this node's open calls.
 pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut Shown) {
     if let Ok(orders) = published.orders().await
         && !orders.is_empty()
@@ -174,7 +176,8 @@ pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, 
     }
 }
 
-/// Returns the calls that the other nodes show, by the name of the node and their number; `None` while Redis is out.
+/// Returns the calls that the other nodes show, each with the name of its node. They are ordered by this name and their
+/// number. `None` while Redis is out.
 pub(super) async fn elsewhere(ledger: &Inner) -> Option<Vec<(String, OpenCall)>> {
     let Some(published) = &ledger.published else { return Some(Vec::new()) };
     let others = published.open().await.ok()?.into_values();

@@ -13,7 +13,8 @@
 //! | other 5xx: it failed at an unknown point | unknown |
 //! | none: timed out, broken, cut off | unknown |
 //!
-//! Invariant: a doubtful call is unknown: every billable call was charged, and no call that is not billable was.
+//! Invariant: a doubtful call is unknown: every billable call was charged, and no call that is not billable was
+//! charged.
 
 use crate::iluma::answer::{Answer, Failure, Status};
 use crate::iluma::route_name::RouteName;

@@ -66,7 +66,7 @@ pub(super) fn close(
     }
 }
 
-/// Ends a call by its own answer, or without one.
+/// Ends one call of the journal: by its own answer, by an operator's order, or as a call that was never sent.
 fn end_own(
     connection: &Connection,
     row: &OpenRow,
@@ -110,7 +110,7 @@ fn end_own(
     }
 }
 
-/// Settles the calls of a name; returns false if there are none.
+/// Settles the calls whose record has this name. Returns false if there are no such calls.
 pub(super) fn close_named(
     connection: &Connection,
     name: CallName,

@@ -45,7 +45,7 @@ pub struct Counts {
     pub collapsed: u64,
     /// Requests answered by another request's call that is pending at Iluma.
     pub shared: u64,
-    /// The cost of the billable calls in rupiah, at the price of their time.
+    /// The cost of the billable calls in rupiah, at the price when each call was booked.
     pub cost: u64,
     /// The cost in rupiah that hits, collapsed and shared requests would have had.
     pub saved: u64,
@@ -106,8 +106,8 @@ impl Statement {
     pub const PARTIAL: &'static str = "Redis is out: these are the figures of this node only";
 
     /// Makes the statement from the lines of this node and of the other nodes; `others` is `None` if their lines can't
-    /// be read. Each list has at least the first lines of the selection. If there are more lines than the page holds,
-    /// the list has at least one more.
+    /// be read. Each list has at least as many of the first selected lines as fit on the page. If there are further
+    /// lines, the list has at least one of them.
     pub(super) fn of(selection: &Selection, own: Vec<Row>, others: Option<Vec<Row>>, restored: Vec<String>) -> Self {
         let is_complete = others.is_some();
         let mut rows = match others {

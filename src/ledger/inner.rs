@@ -21,8 +21,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The largest number of settlements without a call in this journal that are kept in memory: as many as may arrive
-/// while their POSTs are still unanswered.
+/// The largest number of settlements that are kept in memory because no call in this journal matches them yet: as many
+/// as may arrive while their POSTs are still unanswered.
 pub(super) const MOST_EARLY: usize = 4096;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct Inner {
     /// Days whose current lines other nodes do not know.
     pub(super) unpublished: Mutex<BTreeSet<String>>,
     pub(super) published: Option<PublishedLedgers>,
-    /// The lock of the batch that is being written: there is one at a time.
+    /// The lock of the batch that is being written: only one batch is written at a time.
     pub(super) writer: Arc<tokio::sync::Mutex<()>>,
     /// Notifies the keeper of a new closing.
     pub(super) closed: Notify,
@@ -106,7 +106,7 @@ impl Inner {
         self.push(Closing { call, end, reference: None, is_early: false });
     }
 
-    /// Queues a closing.
+    /// Queues a closing to be written, and wakes the keeper.
     pub(super) fn push(&self, closing: Closing) {
         self.closings.lock().push(closing);
         self.closed.notify_one();

@@ -124,7 +124,7 @@ pub(super) fn refer(connection: &Connection, id: i64, reference: CallName) -> ru
     refer.execute(params![id, reference]).map(|_| ())
 }
 
-/// The changes of a batch of closings.
+/// The effects of the calls that one transaction has ended.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// Days whose lines changed.
@@ -186,7 +186,7 @@ pub(super) fn leave_open(
 /// The way in which a call's outcome was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// The call's own answer, which decides its claim itself.
+    /// The call's own answer, which also decides the claim of the call.
     Answer(Outcome),
     /// A later settlement: by a callback, a GET or an operator.
     Word(Outcome),
@@ -235,7 +235,7 @@ pub(super) fn forget_name(connection: &Connection, name: CallName) -> rusqlite::
     connection.prepare_cached("UPDATE ledger_calls SET name = NULL WHERE name = ?1")?.execute([name]).map(|_| ())
 }
 
-/// Returns a lost call by its number, if it was booked at that time.
+/// Returns the lost call with this number and this time of booking; `None` if there is no such call.
 pub(super) fn lost_call(
     connection: &Connection,
     (number, booked): (i64, i64),
@@ -261,7 +261,7 @@ pub(super) fn unknown(connection: &Connection) -> rusqlite::Result<BTreeMap<Stri
     counts.collect()
 }
 
-/// Adds counts from memory.
+/// Adds counts from memory to the line of a day, a team and a route.
 pub(super) fn add(
     connection: &Connection,
     day: &str,
@@ -282,7 +282,7 @@ pub(super) fn add(
     Ok(())
 }
 
-/// Returns the lines of a selection, and one more line if there are more than it wants.
+/// Returns the lines of a selection, and one more line if there are more than `selection.most`.
 pub(super) fn rows(connection: &Connection, selection: &Selection) -> rusqlite::Result<Vec<Row>> {
     let Selection { to, tenant, columns, after, most, .. } = selection;
     let (shown, named) = (columns.expressions().join(", "), columns.names().collect::<Vec<_>>().join(", "));
@@ -305,7 +305,8 @@ pub(super) fn rows(connection: &Connection, selection: &Selection) -> rusqlite::
     rows.collect()
 }
 
-/// Returns calls with an unknown outcome, calls in flight included, the oldest first.
+/// Returns at most `most` calls with an unknown outcome and a number above `after`, the oldest first. Calls in flight
+/// are included.
 pub(super) fn open_calls(
     connection: &Connection,
     tenant: Option<&str>,
@@ -345,8 +346,9 @@ pub(super) fn millis(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the effect of a settlement by hand on a call. It settles a call with an unknown outcome that is not in
-/// flight. Such a call has ended, or belongs to an earlier run: its number is below `first_new`.
+/// Returns the effect that a settlement by hand has on a call. It settles only a call with an unknown outcome that is
+/// not in flight: the call has ended, or it belongs to an earlier run, so that its number is below `first_new`.
+/// `booked` is the expected time of its booking; `None` accepts any time.
 pub(super) fn standing(
     connection: &Connection,
     number: i64,
@@ -423,7 +425,7 @@ pub(super) fn note_restored(connection: &Connection, day: &str) -> rusqlite::Res
     connection.execute("INSERT OR IGNORE INTO ledger_restored VALUES (?1)", [day]).map(|_| ())
 }
 
-/// Returns the days whose lines were raised.
+/// Returns the days whose lines were raised to the published ones, because the journal was a restored copy.
 pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
     let mut select = connection.prepare("SELECT day FROM ledger_restored")?;
     let days = select.query_map([], |row| row.get(0))?;
@@ -432,8 +434,8 @@ pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<Str
 
 /// Raises a line to a published one; returns false if both are equal. The published line has the number of open calls,
 /// and does not list them. The journal's open calls, except those of this process (from `first_new` on), are therefore
-/// replaced by the same number of calls that nothing settles. Otherwise a call that was settled before the copy was
-/// restored could be settled, and charged, a second time.
+/// replaced by as many calls as the published line has, which no callback and no GET settles. Otherwise a call that was
+/// settled before the copy was restored could be settled, and charged, a second time.
 pub(super) fn raise(connection: &Connection, row: &Row, first_new: i64) -> rusqlite::Result<bool> {
     let Row { day, tenant, route, counts } = row;
     let (Ok(of), Ok(team)) = (day.parse(), tenant.parse()) else { return Ok(false) };

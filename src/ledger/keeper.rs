@@ -36,7 +36,7 @@ struct Keeper {
     /// True once the journal was compared with this node's published lines.
     compared: bool,
     membership: Option<Membership>,
-    /// The last settlement of other nodes that was read.
+    /// The id of the newest settlement by reference that was read from Redis.
     last: String,
     /// The open calls that the other nodes see.
     shown: by_hand::Shown,

@@ -6,7 +6,8 @@
 use crate::base::database::{Database, RefusedWrites, WriteFault};
 use std::time::{Duration, Instant};
 
-/// The time after which a database that can't be written makes the node unready: a checkpoint or a backup is shorter.
+/// The time after which a database that can't be written makes the node unready. A checkpoint or a backup blocks writes
+/// for a shorter time.
 const UNWRITABLE: Duration = Duration::from_secs(10);
 /// The time without a refused write after which the database can be written again.
 const RECOVERED: Duration = Duration::from_secs(3);
@@ -35,7 +36,7 @@ impl Outage {
         self.open.is_some()
     }
 
-    /// Notes the refused writes since the start of the process.
+    /// Begins, continues or ends the outage. `refused` describes the refused writes since the start of the process.
     pub(super) fn note(&mut self, now: Instant, refused: RefusedWrites) {
         let fault = refused.last.filter(|_| refused.count > self.seen);
         self.seen = refused.count;
@@ -49,14 +50,14 @@ impl Outage {
         }
     }
 
-    /// Returns the fault of an outage that makes the node unready.
+    /// Returns the fault of the outage if it is long enough to make the node unready, else `None`.
     pub(super) fn long(&self, now: Instant) -> Option<WriteFault> {
         let long = |open: &&Open| now.saturating_duration_since(open.since) >= UNWRITABLE;
         self.open.as_ref().filter(long).map(|open| open.fault)
     }
 }
 
-/// Writes as much as a usual write, and deletes it again. The database notes the outcome.
+/// Writes as much as a usual write, and deletes it again. The database counts the write if it is refused.
 pub(super) async fn probe(database: &Database) {
     let fill = format!(
         "CREATE TABLE IF NOT EXISTS ledger_probe (content BLOB);

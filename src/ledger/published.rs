@@ -23,13 +23,15 @@ const TOGETHER: usize = 500;
 /// The number of days that are read at once. A script reads one day, in about 2 ms for a large company if it has to make
 /// the day's text. Redis runs the scripts of a connection without a pause, so more of them would delay other requests.
 const DAYS_TOGETHER: usize = 2;
-/// The time for which Redis keeps the text of a day for further questions, such as those of one view of the console.
+/// The time for which Redis keeps the text of a day for further reads, such as the other reads of one view of the
+/// console.
 const TEXT_LIFETIME: Duration = Duration::from_secs(60);
 /// The largest text of a day that Redis keeps, in bytes: a thousand teams on four nodes. For a year that is 183 MiB at
 /// most.
 const LARGEST_TEXT: usize = 512 << 10;
 
-/// The time that an order to settle a call by hand waits for its node: that node may be down for a weekend.
+/// The time that an order to settle a call by hand waits for its node. It is far longer than a weekend, for which a
+/// node may be down.
 const ORDER_LIFETIME: Duration = Duration::from_secs(30 * 86400);
 /// The time that a reply waits for the node that gave the order.
 const REPLY_LIFETIME: Duration = Duration::from_secs(60);
@@ -38,8 +40,8 @@ const REPLY_LIFETIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HandOrder {
     pub(super) outcome: Outcome,
-    /// The time of the call's booking, if another node gives the order: a restored journal gives the same numbers
-    /// again.
+    /// The time of the call's booking; `None` if this node itself gives the order. Another node must name the time,
+    /// because a restored journal may give a number to a second call.
     pub(super) booked: Option<SystemTime>,
 }
 
@@ -88,8 +90,8 @@ pub(super) struct PublishedLedgers {
 pub(super) struct Paired(pub(super) CallName, pub(super) Outcome, pub(super) Option<(i64, i64)>);
 
 impl PublishedLedgers {
-    /// The largest number of settlements by reference that Redis keeps for the nodes. A node that missed one receives
-    /// it with the next offer of its call.
+    /// The largest number of settlements by reference that Redis keeps for the nodes. A node that missed a settlement
+    /// receives it when it offers its lost call again.
     pub(super) const MOST_SETTLEMENTS: usize = 10_000;
     /// The largest number of reported outcomes that wait in Redis for the nodes of their calls, about 20 MB. Many of
     /// these calls are already settled, because any node may read a record.
@@ -189,7 +191,7 @@ impl PublishedLedgers {
         Ok(sums.rows())
     }
 
-    /// Returns true if the line of this name is one of the nodes whose lines are read.
+    /// Returns true if the line with this name belongs to a node whose lines are read.
     fn is_selected(&self, name: &str, whose: Whose) -> bool {
         let is_own = name.strip_prefix(self.node.as_str()).is_some_and(|rest| rest.starts_with('|'));
         match whose {
@@ -198,7 +200,8 @@ impl PublishedLedgers {
         }
     }
 
-    /// Returns a day and its lines as a text: names and numbers in turn.
+    /// Returns a day, and its published lines as one text. The text has the name and then the numbers of each line;
+    /// line feeds separate them.
     async fn lines(&self, day: Day, whose: Whose) -> Result<(String, String), RedisFailure> {
         let day = day.to_string();
         let mut script = scripts::DAY.key(self.redis.keys().ledger_day(&day));
@@ -213,7 +216,7 @@ impl PublishedLedgers {
         Ok((day, text))
     }
 
-    /// Stores reported outcomes of records in Redis, for the nodes of their calls.
+    /// Stores reported outcomes of records in Redis, for the nodes whose calls made these records.
     pub(super) async fn say(&self, said: &[Said]) -> Result<(), RedisFailure> {
         let keys = self.redis.keys();
         let mut script = scripts::SAY.key(keys.ledger_words());
@@ -290,7 +293,7 @@ impl PublishedLedgers {
         self.redis.pipeline(&Budget::background(), &pipeline).await
     }
 
-    /// Returns the replies under a name, by node and number.
+    /// Returns the replies under a name, by the identity of the node and the number of the call.
     pub(super) async fn replies(&self, reply: &str) -> Result<BTreeMap<(String, i64), ByHand>, RedisFailure> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.redis.keys().ledger_reply(reply));

@@ -55,7 +55,7 @@ pub(super) const fn outcome(code: i64) -> Outcome {
     }
 }
 
-/// Takes the reported outcome of a record, because the answer of its own call names the record now.
+/// Takes the reported outcome of a record for the record's own call, whose answer names the record now.
 pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::Result<Known> {
     let mut find = connection.prepare_cached("SELECT outcome, told FROM ledger_references WHERE name = ?1")?;
     let found: Option<(Option<i64>, i64)> = find.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
@@ -161,7 +161,8 @@ pub(super) fn settle(
     }
 }
 
-/// Returns the oldest reported outcome that waits: the record, the outcome, and the time of the report.
+/// Returns the oldest reported outcome that waits for a lost call with this reference: the record's name, the outcome,
+/// and the time of the report in milliseconds since 1970. `None` if no outcome waits.
 fn waiting(connection: &Connection, reference: CallName) -> rusqlite::Result<Option<(CallName, Outcome, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, outcome, said FROM ledger_references WHERE reference = ?1 AND outcome IS NOT NULL
@@ -195,12 +196,12 @@ fn oldest_lost(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) number: i64,
-    /// Milliseconds since 1970.
+    /// The time of the booking, in milliseconds since 1970.
     pub(super) booked: i64,
     pub(super) reference: CallName,
 }
 
-/// Returns the lost calls with a reference, the oldest first.
+/// Returns at most `most` lost calls that have a reference, the oldest first.
 pub(super) fn lost(connection: &Connection, rules: Rules, most: usize) -> rusqlite::Result<Vec<Lost>> {
     let mut find = connection.prepare_cached(
         "SELECT id, booked, reference FROM ledger_calls
@@ -213,8 +214,8 @@ pub(super) fn lost(connection: &Connection, rules: Rules, most: usize) -> rusqli
     lost.collect()
 }
 
-/// Returns the outcomes that were stored up to `until` and that Redis must still give to a lost call of any node, each
-/// with its time.
+/// Returns at most `most` outcomes that Redis must still give to a lost call of any node, each with the time of its
+/// report. They were reported at `until` or earlier. Times are milliseconds since 1970.
 pub(super) fn untold(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Said, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome, said FROM ledger_references

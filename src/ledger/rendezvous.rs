@@ -21,7 +21,7 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(4);
 /// The largest number of reported outcomes that one step sends to Redis. The next step sends more.
 const MOST_TOLD: usize = 500;
-/// The largest number of lost calls that a node offers: those of a day on which one in a hundred answers is lost.
+/// The largest number of lost calls that a node offers: as many as a day has if one answer in a hundred is lost.
 const MOST_OFFERED: usize = 10_000;
 
 /// The lost calls of this node that Redis has, by their numbers.
@@ -70,7 +70,7 @@ async fn tell(ledger: &Arc<Inner>, published: &PublishedLedgers) -> Result<(), R
     Ok(())
 }
 
-/// Offers calls that are lost now, and withdraws those that are not lost any more.
+/// Offers calls that are lost now to Redis, and withdraws offered calls that are not lost any more.
 async fn offer(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut Offered) -> Result<(), RedisFailure> {
     let rules = ledger.rules();
     let lost = move |connection: &Connection| references::lost(connection, rules, MOST_OFFERED);

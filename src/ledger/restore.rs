@@ -54,7 +54,7 @@ fn raise(connection: &Connection, rows: &[Row], first_new: i64, generation: i64)
     Ok(days)
 }
 
-/// Returns the days between these, both included, whose lines were raised.
+/// Returns the days from `from` to `to`, both included, whose lines were raised to the published ones.
 pub(super) fn restored(ledger: &Inner, from: Day, to: Day) -> Vec<String> {
     let (from, to) = (from.to_string(), to.to_string());
     ledger.restored.lock().range(from..=to).cloned().collect()

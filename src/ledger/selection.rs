@@ -34,7 +34,7 @@ impl Columns {
         parts.filter_map(|(part, is_named)| is_named.then_some(part)).collect::<Vec<_>>().join(",")
     }
 
-    /// Reads the name of a line, as [`Columns::name`] writes it; `None` if it can't be one.
+    /// Reads the name of a line, as [`Columns::name`] writes it; `None` if the text can't be such a name.
     #[must_use]
     pub fn read(self, text: &str) -> Option<LineName> {
         let is_word = |part: &str| {
@@ -96,7 +96,7 @@ pub struct Selection {
     pub tenant: Option<TenantName>,
     /// The columns that name a line.
     pub columns: Columns,
-    /// The name of the line before the first one.
+    /// The name of the line before the page; `None` if the page begins with the first line.
     pub after: Option<LineName>,
     /// The largest number of lines.
     pub most: usize,
@@ -109,8 +109,8 @@ impl Selection {
         Self { from, to, tenant: None, columns: Columns::ALL, after: None, most: usize::MAX }
     }
 
-    /// Returns the days that have to be read. If the lines have a day, the first day is that of the line before the
-    /// page.
+    /// Returns the days that have to be read. If lines are named by their day, the first of these days is the day of
+    /// the line before the page, unless `from` is later.
     pub(super) fn span(&self) -> impl Iterator<Item = Day> {
         let (first, last) = (self.first(), self.to);
         std::iter::successors((first <= last).then_some(first), move |day| (*day < last).then(|| day.next()))
@@ -122,7 +122,8 @@ impl Selection {
         after.and_then(|name| name.0[0].parse().ok()).map_or(self.from, |day: Day| day.max(self.from))
     }
 
-    /// Returns true if whole days with this number of lines fill the page, so that later days add nothing to it.
+    /// Returns true if the whole days that were read have enough lines for the page, so that later days need not be
+    /// read. `lines` is the number of these lines.
     pub(super) const fn is_full(&self, lines: usize) -> bool {
         self.columns.has_day() && lines > self.most
     }

@@ -14,7 +14,7 @@ pub(super) type CallName = [u8; 32];
 /// token.
 pub type ClaimLink = [u8; 48];
 
-/// The outcome of a call by its name. The call may be booked here or on another node.
+/// The outcome of the call with this name. The call may be booked here or on another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settlement {
     pub(super) name: CallName,
@@ -41,7 +41,7 @@ pub struct Spent {
 pub struct Refund {
     /// The team that made the call.
     pub tenant: TenantName,
-    /// The day under which it is booked.
+    /// The day under which the call is booked.
     pub day: Day,
     /// The price in rupiah.
     pub rupiah: u64,
@@ -56,7 +56,7 @@ pub struct CallNumber {
     pub number: i64,
 }
 
-/// The answer to a settlement of one call by hand.
+/// The result of a settlement by hand, for one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByHand {
     /// The call was open, and has the outcome now.
@@ -65,7 +65,7 @@ pub(super) enum ByHand {
     NotOpen,
 }
 
-/// The answer to a settlement by hand.
+/// The result of a settlement by hand, for all its calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettledByHand {
     /// The calls that were open, and have their outcome now.
@@ -96,14 +96,14 @@ pub enum HandError {
     Database(#[from] DatabaseError),
 }
 
-/// A call whose outcome is not known, or not yet.
+/// A call whose outcome is not known, or is not known yet.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OpenCall {
-    /// The call's number in this journal; later calls have larger numbers.
+    /// The call's number in the journal of its node; later calls have larger numbers.
     pub id: i64,
     /// The time of its booking; 1970 if an earlier version booked it.
     pub booked: SystemTime,
-    /// The day under which it is booked.
+    /// The day under which the call is booked.
     pub day: String,
     /// The team.
     pub tenant: String,
@@ -120,9 +120,9 @@ pub enum Why {
     /// Iluma was still processing the request: a callback or a GET will settle the call.
     Pending,
     /// There was no answer, or the answer does not show the outcome. Only the reference of the call or an operator can
-    /// settle it.
+    /// settle the call.
     Lost,
-    /// The call is in flight, or the process ended during it.
+    /// The call is in flight, or the process ended during the call.
     Open,
 }
 
@@ -166,14 +166,16 @@ pub(super) struct Rules {
 pub(super) enum Call {
     /// A call by its number in this journal.
     Booked(i64),
-    /// A call by its name, from a callback or GET at this node.
+    /// The call of the record with this name. A callback or a GET at this node gave the outcome.
     Named(CallName),
-    /// A call by its name, from another node.
+    /// The call of the record with this name. Another node reported the outcome.
     NamedElsewhere(CallName),
-    /// A call by its name, or else the oldest lost call by its reference. No answer is known to have named the record.
+    /// The call of the record with this name or, if there is none, the oldest lost call with this reference. The first
+    /// value is the name, the second the reference. No answer is known to have named the record.
     Referenced(CallName, CallName),
-    /// A lost call that was settled through its reference by the record of this name. `Some`: the call is in this
-    /// journal, by its number and the milliseconds of its booking. `None`: it is another node's.
+    /// The lost call that the outcome of the record with this name has settled, through the reference. `Some` has the
+    /// call's number and the milliseconds of its booking, if the call is in this journal. `None` means that the call is
+    /// another node's.
     Paired(CallName, Option<(i64, i64)>),
 }
 
@@ -182,8 +184,8 @@ pub(super) enum Call {
 pub(super) enum End {
     /// The call was never sent.
     Withdrawn,
-    /// The call was sent. The name is that of the record in its answer. With an unknown outcome the name is stored, so
-    /// that the call can be settled later.
+    /// The call was sent. The second value is the name of the record in its answer, if the answer names one. If the
+    /// outcome is unknown, the name is stored, so that the call can be settled later.
     Outcome(Outcome, Option<CallName>),
 }
 

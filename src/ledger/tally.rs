@@ -25,7 +25,8 @@ impl Tally {
         Self { requests: zeros(), calls: zeros(), saved: [zeros(), zeros(), zeros()] }
     }
 
-    /// Counts an answered request, and the reason if it needed no call.
+    /// Counts a request that has ended. `saved` is the reason why the request needed no call; `None` for any other
+    /// request.
     pub fn request(&self, route: RouteName, saved: Option<Saved>) {
         self.requests[route as usize].fetch_add(1, Ordering::Relaxed);
         if let Some(how) = saved {
@@ -53,7 +54,7 @@ impl Tally {
         }
     }
 
-    /// Puts counts back that could not be written.
+    /// Puts back counts that could not be written.
     pub(super) fn put_back(&self, route: RouteName, counts: &Counts) {
         let add = |to: &[AtomicU64; ROUTES], count| to[route as usize].fetch_add(count, Ordering::Relaxed);
         add(&self.requests, counts.requests);

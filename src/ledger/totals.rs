@@ -45,7 +45,7 @@ struct Inside {
 }
 
 impl Totals {
-    /// Replaces the numbers of unknown calls by those of the journal.
+    /// Replaces the numbers of unknown calls by the numbers in the journal.
     pub(super) fn recount(&self, unknown: BTreeMap<String, u64>) {
         self.0.lock().unknown = unknown;
     }

@@ -120,8 +120,8 @@ pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) 
     }
 }
 
-/// Makes the next step send all outcomes and withdrawals of the last minute again, because Redis was away and may have
-/// lost its newest writes.
+/// Makes the next step send all outcomes and withdrawals again that are still in the journal, because Redis was out and
+/// may have lost its newest writes.
 pub(super) async fn say_again(ledger: &Inner) {
     let again = |connection: &Connection| {
         connection.execute(
@@ -135,7 +135,7 @@ pub(super) async fn say_again(ledger: &Inner) {
     let _ = ledger.database.write(again).await;
 }
 
-/// Deletes reported outcomes and withdrawals that Redis has had for a while.
+/// Deletes reported outcomes and withdrawals that Redis has had for a minute ([`SECURED`]).
 pub(super) async fn forget_secured(ledger: &Inner) {
     let before = ledger.rules().now - i64::try_from(SECURED.as_millis()).unwrap_or_default();
     // A failed deletion is tried again with the next step.

@@ -1,11 +1,12 @@
 //! The back-off of one endpoint as plain data: every method takes the time as an argument.
 //!
-//! Invariants: refusals of calls that were in flight together count as one step, because only the refusal of a probe
-//! begins the next step; one call probes at a time; a success of the probe ends the back-off.
+//! Invariants: the refusal of a probe begins the next step, which has a longer wait; other refusals begin none, so
+//! calls that were refused together count as one step; one call probes at a time; a success of the probe ends the
+//! back-off.
 
 use std::time::{Duration, Instant};
 
-/// The first wait, from Iluma's document.
+/// The first wait of a back-off, from Iluma's document.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait without a `Retry-After`, before the random addition; from Iluma's document.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -15,12 +16,12 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// returning together.
 pub(super) const JITTER: f64 = 0.3;
 
-/// An endpoint that refuses calls.
+/// The back-off of an endpoint that refuses calls. Each step doubles the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Backoff {
     step: u32,
     until: Instant,
-    /// The number of the probe in flight.
+    /// The number of the probe in flight, if there is one.
     probe: Option<u64>,
 }
 
@@ -29,13 +30,13 @@ pub(super) struct Backoff {
 pub(super) enum BackoffDecision {
     /// The call may probe.
     Probe,
-    /// Nothing is sent for this time.
+    /// No call may be sent for this time.
     Wait(Duration),
-    /// Another call probes.
+    /// Another call is probing, and its result is not known yet.
     Probing,
 }
 
-/// Upstream's refusal of a call because of its rate.
+/// Upstream's refusal of a call, because the rate of calls was too high.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused {
     /// The number of the refused probe; `None` if the refused call was no probe.
@@ -58,7 +59,7 @@ impl Refused {
 }
 
 impl Backoff {
-    /// Begins with the first refusal.
+    /// Makes the back-off that begins with this first refusal.
     pub(super) fn begin(now: Instant, refused: Refused) -> Self {
         Self { step: 1, until: now + wait(1, refused), probe: None }
     }
@@ -68,7 +69,7 @@ impl Backoff {
         Self { step, until: now + left, probe: None }
     }
 
-    /// Takes over the state that the nodes share. A probe of this node goes on.
+    /// Takes over the step and the rest of the wait that all nodes share. A probe of this node goes on.
     pub(super) fn follow(&mut self, now: Instant, step: u32, left: Duration) {
         (self.step, self.until) = (step, now + left);
     }
@@ -101,7 +102,7 @@ impl Backoff {
         self.probe == Some(number)
     }
 
-    /// Returns the rest of the wait.
+    /// Returns the rest of the wait; zero if it is over.
     pub(super) fn left(&self, now: Instant) -> Duration {
         self.until.saturating_duration_since(now)
     }
@@ -111,7 +112,7 @@ impl Backoff {
         self.until <= now && self.probe.is_none()
     }
 
-    /// Ends a probe without a result: the next call may probe.
+    /// Ends the probe `number` without a result, so that the next call may probe.
     pub(super) fn release(&mut self, number: u64) {
         self.probe.take_if(|probe| *probe == number);
     }

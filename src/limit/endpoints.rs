@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// The interval at which a node checks another node's probe: about as long as a call takes.
+/// The interval at which a node checks if another node's probe has ended. A call takes about as long.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The `retry-after` of a refusal during a probe. The end of the probe is unknown, and a second is the smallest value
-/// of the field.
+/// The `retry-after` of a refusal while another call probes. The end of the probe is unknown, and a second is the
+/// smallest value of the header.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The method and the path pattern of an endpoint. All API versions of a path are one endpoint.
@@ -46,7 +46,7 @@ struct Shared {
     tasks: Tasks,
 }
 
-/// The permission for one call.
+/// The permission to send one call to an endpoint.
 #[derive(Debug)]
 pub(super) struct Pass {
     shared: Arc<Shared>,
@@ -71,7 +71,7 @@ impl Endpoints {
     /// Waits for permission to call an endpoint, until `deadline` at most.
     ///
     /// # Errors
-    /// Returns the time after which to retry, if the endpoint backs off beyond the deadline.
+    /// Returns the time after which to try again, if the endpoint still backs off at the deadline.
     pub(super) async fn pass(&self, endpoint: &Endpoint, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         let shared = &self.0;
         let number = shared.passes.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +87,7 @@ impl Endpoints {
         self.0.refusing.lock().iter().map(|(endpoint, backoff)| (Arc::clone(endpoint), backoff.left(now))).collect()
     }
 
-    /// Applies the shared state of the account's endpoints to this node.
+    /// Asks Redis which endpoints of the account refuse calls, and applies the answer to this node.
     pub(super) async fn hear(&self, nodes: &Nodes) {
         let Some(seen) = nodes.refusing(&self.0.account).await else { return };
         let now = self.0.clock.now();
@@ -112,7 +112,7 @@ impl Pass {
         backoff.is_none_or(|backoff| self.is_probe && backoff.is_probe(self.number))
     }
 
-    /// Records that upstream refused the call because of its rate.
+    /// Records that upstream refused the call, because the rate of calls was too high. The endpoint backs off.
     pub(super) fn refused(mut self, retry_after: Option<Duration>) {
         let [random] = keyring::random::<1>();
         let probe = self.is_probe.then_some(self.number);
@@ -143,7 +143,7 @@ impl Pass {
         });
     }
 
-    /// Notes that upstream accepted the call. If the call was the probe, the back-off ends.
+    /// Records that upstream accepted the call. If the call was the probe, the back-off ends.
     pub(super) fn succeeded(mut self) {
         if !std::mem::take(&mut self.is_probe) {
             return;
@@ -158,7 +158,7 @@ impl Pass {
         self.tell(|nodes, account, endpoint| async move { nodes.endpoint_succeeded(&account, &endpoint).await });
     }
 
-    /// Reports to the other nodes, if there are any.
+    /// Starts a task that reports to the other nodes, if there are any.
     fn tell<F: Future<Output = ()> + Send + 'static>(&self, say: impl FnOnce(Nodes, AccountName, Endpoint) -> F) {
         if let Some(nodes) = &self.shared.nodes {
             let said = say(nodes.clone(), self.shared.account.clone(), Arc::clone(&self.endpoint));
@@ -211,7 +211,7 @@ impl Shared {
         }
     }
 
-    /// Claims the probe among the nodes. Returns `None` if this call may be sent, else the time after which to try
+    /// Asks Redis if this node may probe. Returns `None` if the call may be sent, else the time after which to try
     /// again.
     async fn ask(&self, pass: &Pass, redis: &Budget) -> Option<Duration> {
         let nodes = self.nodes.as_ref()?;

@@ -1,4 +1,4 @@
-//! The fair queue of an account: one rate, and a lane for each tenant.
+//! The fair queue of an account, with one rate and a lane for each tenant.
 //!
 //! Invariants: no request waits longer than `max_wait`; a granted slot is used, or returned when its guard is dropped,
 //! wherever the request is cancelled.
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The slots of one account. Clones share them.
+/// The fair queue of one account, which grants slots for calls. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct FairQueue(Arc<Shared>);
 
@@ -29,21 +29,21 @@ struct Shared {
     far: Option<Far>,
 }
 
-/// The account's slots, shared by all nodes.
+/// The connection to the other nodes, for an account whose rate all nodes share.
 #[derive(Debug)]
 struct Far {
     nodes: Nodes,
     account: AccountName,
-    /// True if the last slots were granted without the other nodes.
+    /// True if this node granted the last slots without the other nodes.
     alone: AtomicBool,
 }
 
-/// A granted slot. If it is dropped before it was [used](Self::used), the next entry gets it.
+/// A granted slot. If it is dropped before it was [used](Self::used), the next waiting request gets it.
 #[derive(Debug)]
 pub(super) struct Slot(Option<Arc<Shared>>);
 
 impl FairQueue {
-    /// Makes the queue of an account. If there are `nodes`, all of them share its rate.
+    /// Makes the queue of an account. If there are `nodes`, all nodes share the account's rate.
     pub(super) fn new(account: &AccountName, pace: Pace, nodes: Option<&Nodes>, clock: &Clock, tasks: &Tasks) -> Self {
         let far = |nodes: &Nodes| Far { nodes: nodes.clone(), account: account.clone(), alone: AtomicBool::new(false) };
         let far = nodes.map(far);
@@ -83,7 +83,7 @@ impl FairQueue {
         entry.wait(max_wait).await
     }
 
-    /// Returns the slots per second and the burst.
+    /// Returns the slots per second, and the burst. Returns `None` if the account has no rate.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
         self.0.queue.lock().shape()
     }
@@ -96,7 +96,7 @@ impl FairQueue {
 }
 
 impl Slot {
-    /// Uses the slot: its call is being sent.
+    /// Marks the slot as used, because its call is being sent.
     pub(super) fn used(mut self) {
         self.0 = None;
     }
@@ -110,7 +110,7 @@ impl Drop for Slot {
     }
 }
 
-/// A request's entry in the queue. Dropping it removes it from the queue.
+/// A request's entry in the queue. Dropping the entry removes it from the queue.
 struct QueueEntry<'a> {
     shared: &'a Arc<Shared>,
     tenant: &'a TenantName,
@@ -147,14 +147,14 @@ impl Shared {
         self.moved.notify_one();
     }
 
-    /// Tells the other nodes of slots that were not used.
+    /// Gives `back` unused slots back to Redis, for all nodes.
     fn correct(&self, back: u32) {
         let (Some(far), Some(shape)) = (&self.far, self.queue.lock().shape()) else { return };
         let (nodes, account) = (far.nodes.clone(), far.account.clone());
         self.tasks.spawn(async move { nodes.correct_turns(&account, shape, back).await });
     }
 
-    /// Grants slots until no request waits.
+    /// Grants slots to the waiting requests, until no request waits.
     async fn serve(&self) {
         loop {
             let wait = match &self.far {
@@ -167,7 +167,8 @@ impl Shared {
         }
     }
 
-    /// Grants the slots that all nodes share. Returns the time until the next one, or `None` if no request waits.
+    /// Asks Redis for slots and grants them to this node's requests. While Redis is out, grants this node's part of the
+    /// slots. Returns the time until the next slot, or `None` if no request waits.
     async fn serve_far(&self, far: &Far) -> Option<Duration> {
         let (shape, wants) = {
             let mut queue = self.queue.lock();

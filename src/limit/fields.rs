@@ -18,12 +18,12 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// costs nothing at any load. The contract allows a second.
 const LIFETIME: Duration = Duration::from_millis(10);
 
-/// One limit, as the fields show it.
+/// One limit of a tenant, as the fields show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) limit: Limit,
     pub(super) quota: u64,
-    /// The window of the quota, if it is a rate.
+    /// The window of the quota, if the limit is a rate.
     pub(super) window: Option<Duration>,
     pub(super) remaining: u64,
     /// The time until the whole quota is available again, if it is known.
@@ -45,7 +45,7 @@ impl RateLimitFields {
     }
 }
 
-/// The fields of one tenant as they were built last.
+/// The fields that were last built for a tenant.
 #[derive(Debug, Default)]
 pub(super) struct RecentFields(ArcSwapOption<Built>);
 
@@ -56,7 +56,8 @@ struct Built {
 }
 
 impl RecentFields {
-    /// Returns the fields; builds them if the last ones are too old.
+    /// Returns the last built fields, or builds new ones if the last ones are too old. Returns `None` for a tenant
+    /// without limits.
     pub(super) fn get(&self, now: Instant, items: impl FnOnce() -> Vec<Item>) -> Option<RateLimitFields> {
         if let Some(built) = &*self.0.load()
             && now.saturating_duration_since(built.at) < LIFETIME
@@ -69,7 +70,7 @@ impl RecentFields {
     }
 }
 
-/// Puts the limit that refused a request first, with 0 remaining.
+/// Puts the limit that refused a request first, with 0 remaining. A refusal without such a limit changes nothing.
 pub(super) fn refused(mut items: Vec<Item>, refusal: &Refusal) -> Vec<Item> {
     if let Refusal::Exceeded { limit, quota, window, retry_after } = *refusal {
         items.retain(|item| item.limit != limit);
@@ -78,7 +79,7 @@ pub(super) fn refused(mut items: Vec<Item>, refusal: &Refusal) -> Vec<Item> {
     items
 }
 
-/// Builds both fields, as structured fields (RFC 9651). Returns `None` for a tenant without limits.
+/// Builds both header fields, as structured fields (RFC 9651). Returns `None` if there is no limit to show.
 pub(super) fn fields(items: &[Item]) -> Option<RateLimitFields> {
     let (mut policy, mut limit) = (String::new(), String::new());
     for item in items {

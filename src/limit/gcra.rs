@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 pub(super) struct Gcra {
     per_second: u32,
     burst: u32,
-    /// The time at which the bucket is full again. It is at most a whole bucket ahead, except after
-    /// [`Gcra::empty_until`].
+    /// The time at which the bucket is full again. It is never further ahead than the time in which an empty bucket
+    /// fills, except after [`Gcra::empty_until`].
     full_at: Instant,
 }
 
 impl Gcra {
-    /// Makes a full bucket. A 0 counts as 1 in both numbers.
+    /// Makes a full bucket. A `per_second` or `burst` of 0 counts as 1.
     pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         Self { per_second: per_second.max(1), burst: burst.max(1), full_at: now }
     }
 
-    /// Takes a token, or returns the time until there is one.
+    /// Takes a token, or returns the time until there is a token.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         match self.wait(now) {
             Duration::ZERO => {

@@ -13,7 +13,7 @@ pub(super) struct InFlight {
     most: AtomicUsize,
 }
 
-/// One request in flight. Dropping it frees its place.
+/// The slot of one request in flight. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct InFlightSlot(Option<Arc<InFlight>>);
 
@@ -38,7 +38,7 @@ impl InFlight {
         u64::try_from(self.most.load(Ordering::Relaxed)).unwrap_or(u64::MAX)
     }
 
-    /// Returns the number of free places.
+    /// Returns the number of free slots.
     pub(super) fn left(&self) -> u64 {
         let inside = u64::try_from(self.inside.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
         self.most().saturating_sub(inside)
@@ -51,7 +51,7 @@ impl InFlight {
 }
 
 impl InFlightSlot {
-    /// Makes a slot that is not counted.
+    /// Makes a slot that counts toward no bound.
     pub(super) const fn free() -> Self {
         Self(None)
     }
@@ -106,7 +106,7 @@ impl HeldBytes {
         Self { budgets: [gateway, tenant].map(Arc::clone), bytes: AtomicUsize::new(0) }
     }
 
-    /// Holds further bytes; returns false and changes nothing if there is no room.
+    /// Holds further bytes. Returns false and changes nothing if a budget has no room for them.
     pub(super) fn add(&self, bytes: usize) -> bool {
         let [gateway, tenant] = &self.budgets;
         // The tenant's budget is first: a tenant beyond its part takes nothing from others.

@@ -51,16 +51,16 @@ struct AccountState {
     max_wait: Duration,
 }
 
-/// One upstream call that is to be admitted.
+/// An upstream call that asks for admission.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// The endpoint of the call.
     pub endpoint: &'a Endpoint,
-    /// The price in rupiah, if upstream may charge for it.
+    /// The price in rupiah. It is `None` if upstream does not charge for the call; then no quota counts it.
     pub price: Option<u64>,
 }
 
-/// The limits of one tenant, each with its used part.
+/// The limits of one tenant, and the used part of each limit.
 #[derive(Debug)]
 struct TenantState {
     name: TenantName,
@@ -82,14 +82,14 @@ pub struct QuotaState {
     pub limit: Limit,
     /// The number of used calls or rupiah.
     pub used: u64,
-    /// The number of allowed calls or rupiah; `None` is no limit.
+    /// The number of allowed calls or rupiah; `None` means no limit.
     pub quota: Option<u64>,
     /// The time until the quota is reset.
     pub resets_in: Duration,
 }
 
 impl Limits {
-    /// Makes the limits of `settings`. The counts of `previous` continue.
+    /// Makes the limits of `settings`. The counts of `previous`, the limits before a reload, continue.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -134,7 +134,8 @@ impl Limits {
         limits
     }
 
-    /// Makes the state of a tenant; the parts of `known` whose limit did not change are kept.
+    /// Makes the state of a tenant. `known` is its state before a reload: its counts of requests and bytes continue,
+    /// and its rate continues if it did not change.
     fn tenant(&mut self, name: &TenantName, tenant: &config::Tenant, known: Option<&TenantState>) -> TenantState {
         let limits = &tenant.limits;
         let rate = known.and_then(|known| known.rate.as_ref());
@@ -159,7 +160,7 @@ impl Limits {
         }
     }
 
-    /// Gives each team a counter that begins with the calls made before this process started.
+    /// Gives each of these teams a counter that begins with the calls from before this process started.
     pub fn remember(&mut self, spent: impl IntoIterator<Item = (TenantName, Spent)>) {
         for (name, spent) in spent {
             let counter = Counter::new(spent, version(&self.clock));
@@ -170,7 +171,8 @@ impl Limits {
         }
     }
 
-    /// Admits one request of the tenant at `index`: takes a share of every limit, or of none.
+    /// Admits one request of the tenant at `index`. It counts toward the limits of requests in flight and toward the
+    /// rate, or toward none of them if one refuses it.
     ///
     /// # Errors
     /// Returns the limit that is reached.
@@ -187,7 +189,7 @@ impl Limits {
         Ok(permit)
     }
 
-    /// Gives the request of the tenant at `index` back to its rate, because a limit refused its call.
+    /// Gives a request back to the rate of the tenant at `index`, because a limit refused the request's call.
     pub fn take_back(&self, index: usize) {
         if let Some(rate) = self.tenants.get(index).and_then(|tenant| tenant.rate.as_ref()) {
             rate.give_back();
@@ -220,14 +222,15 @@ impl Limits {
     /// Admits a request without a tenant, such as one for upstream's health.
     ///
     /// # Errors
-    /// Returns an error if too many of them are in flight.
+    /// Returns an error if too many such requests are in flight.
     pub fn admit_anonymous(&self) -> Result<Permit, Refusal> {
         let anonymous = self.anonymous.enter().ok_or(Refusal::Overloaded)?;
         Ok(Permit::new(InFlightSlot::free(), anonymous, None))
     }
 
-    /// Admits one upstream call of the tenant at `index`: waits while its endpoint backs off, counts it toward the
-    /// quotas if it has a price, and waits for its slot. `redis` bounds its waits for Redis.
+    /// Admits one upstream call of the tenant at `index`: waits while the call's endpoint backs off, counts the call
+    /// toward the quotas if it has a price, and waits for its slot in the fair queue. `redis` bounds the waits for
+    /// Redis.
     ///
     /// # Errors
     /// Returns an error if the endpoint backs off for longer, if a quota is used up, or if the slot would not come in
@@ -289,8 +292,8 @@ impl Limits {
         self.accounts.get(index).map(|account| account.endpoints.refusing()).unwrap_or_default()
     }
 
-    /// Exchanges the demand with the other nodes, and takes this node's part of the tenants' rates. The caller does
-    /// this once a second if there are other nodes.
+    /// Exchanges demand, refusing endpoints and quota counts with the other nodes, and takes this node's part of the
+    /// tenants' rates. The caller does this once a second if there are other nodes.
     pub async fn heartbeat(&self) {
         let Some(nodes) = &self.nodes else { return };
         let rated = || self.tenants.iter().filter_map(|tenant| Some((&tenant.name, tenant.rate.as_ref()?)));
@@ -316,8 +319,8 @@ impl Limits {
         }
     }
 
-    /// Waits for news of endpoints from the other nodes, and takes over their state. Returns false once there is no
-    /// more news.
+    /// Waits for news from the other nodes about endpoints, and takes over the state of the accounts that the news
+    /// concerns. Returns false once there is no more news.
     pub async fn hear(&self, news: &mut BackoffNews) -> bool {
         let Some(changed) = news.next().await else { return false };
         let Some(nodes) = &self.nodes else { return false };
@@ -340,14 +343,15 @@ impl Limits {
         }
     }
 
-    /// Gives a tenant back the price of a call of that day, because the call turned out not to be billable.
+    /// Gives the price of a call on that day back to a tenant, because the call turned out not to be billable.
     pub fn refund(&self, tenant: &TenantName, day: Day, rupiah: u64) {
         if let Some(counter) = self.counters.get(tenant) {
             counter.refund(day, rupiah);
         }
     }
 
-    /// Returns the quotas of the tenant at `index`: calls of the day and of the month, and rupiah of the month.
+    /// Returns the quotas of the tenant at `index`: calls of the day, calls of the month, and rupiah of the month.
+    /// Returns `None` if there is no such tenant.
     #[must_use]
     pub fn quotas(&self, index: usize) -> Option<[QuotaState; 3]> {
         Some(self.quotas_of(self.tenants.get(index)?))
@@ -364,8 +368,8 @@ impl Limits {
         })
     }
 
-    /// Returns the `RateLimit` fields of an answer to the tenant at `index`. If the answer is a `refusal`, its limit
-    /// comes first.
+    /// Returns the `RateLimit` fields of an answer to the tenant at `index`. If the answer is a `refusal`, the limit
+    /// that refused comes first. Returns `None` if there is no limit to show.
     #[must_use]
     pub fn fields(&self, index: usize, refusal: Option<&Refusal>) -> Option<RateLimitFields> {
         let tenant = self.tenants.get(index)?;
@@ -391,14 +395,15 @@ impl Limits {
         rate.into_iter().chain([in_flight]).chain(quotas).collect()
     }
 
-    /// Returns the current rate of the tenant at `index`, if it has one. Reading it takes nothing.
+    /// Returns the current state of the rate of the tenant at `index`; `None` if the tenant has no rate. Reading the
+    /// state takes no request from the rate.
     #[must_use]
     pub fn rate(&self, index: usize) -> Option<RateState> {
         self.tenants.get(index)?.rate.as_ref().map(|rate| rate.state())
     }
 }
 
-/// Returns microseconds since 1970: a larger version than any of an earlier process.
+/// Returns the microseconds since 1970, as a version that is larger than any version of an earlier process.
 fn version(clock: &Clock) -> u64 {
     let since = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(0)

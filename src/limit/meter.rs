@@ -13,11 +13,12 @@ pub(super) enum Meter {
 
 /// A number for each meter.
 pub(super) type Amounts = [u64; Meter::ALL.len()];
-/// A bound for each meter; `None` is no bound.
+/// A bound for each meter; `None` means no bound.
 pub(super) type Bounds = [Option<u64>; Meter::ALL.len()];
 
 impl Meter {
-    /// Every meter; `ALL[meter as usize] == meter`. If several are exceeded, a refusal names the last.
+    /// Every meter; `ALL[meter as usize] == meter`. If several meters are exceeded, a refusal names the last of them in
+    /// this order.
     pub(super) const ALL: [Self; 3] = [Self::CallsOfDay, Self::CallsOfMonth, Self::RupiahOfMonth];
 
     pub(super) const fn limit(self) -> Limit {

@@ -9,7 +9,7 @@ use super::quota::Reservation;
 use crate::config::Limit;
 use std::time::Duration;
 
-/// A request in flight, with its slots and the bytes of its body.
+/// An admitted request, with its slots and the held bytes of its body.
 #[derive(Debug)]
 pub struct Permit {
     _tenant: InFlightSlot,
@@ -50,22 +50,23 @@ impl CallPermit {
         }
     }
 
-    /// Notes that upstream refused the call because of its rate. Its endpoint backs off for `retry_after`, or for a
-    /// wait that grows with each refused probe if that is `None`.
+    /// Records that upstream refused the call, because the rate of calls was too high. The endpoint backs off for
+    /// `retry_after`. If that is `None`, it backs off for a wait that grows with each refused probe.
     pub fn refused(&mut self, retry_after: Option<Duration>) {
         if let Some(pass) = self.pass.take() {
             pass.refused(retry_after);
         }
     }
 
-    /// Notes that upstream accepted the call: if it was the probe of its endpoint, the back-off is over.
+    /// Records that upstream accepted the call. If the call was the probe of its endpoint, the back-off is over.
     pub fn succeeded(&mut self) {
         if let Some(pass) = self.pass.take() {
             pass.succeeded();
         }
     }
 
-    /// Returns the quota that the call exceeds in shadow mode. An enforced quota would have refused the call.
+    /// Returns the quota that the call exceeds in shadow mode; `None` if it exceeds none. An enforced quota would have
+    /// refused the call.
     #[must_use]
     pub fn beyond(&self) -> Option<Limit> {
         self.reservation.as_ref().and_then(Reservation::beyond)

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The divisor that makes the burst after an idle time from the slots of a second. A tenth evens out the jitter of
-/// timers and networks, and is too small to look like a burst to upstream.
+/// The number by which the slots per second are divided to get the burst after an idle time. A tenth evens out the
+/// jitter of timers and networks, and is too small to look like a burst to upstream.
 const BURST_PART: u32 = 10;
 /// The largest number of entries in a tenant's lane. It bounds memory if the rate or the longest wait is large: each
 /// entry is a request that holds memory.
 const MOST_WAITING: usize = 1024;
-/// The cost of a slot for a tenant of weight 1, in units that every weight up to 1000 divides with little rounding.
+/// The cost of a slot for a tenant of weight 1. It is large, so that dividing it by a weight of up to 1000 rounds
+/// little.
 const COST: u128 = 1 << 32;
 
 /// The rate of an account, and the longest wait for one of its slots.
@@ -28,7 +29,7 @@ pub(super) struct Pace {
     pub(super) max_wait: Duration,
 }
 
-/// A waiting entry.
+/// The ticket of a waiting entry: its number, and the receiver of its slot.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) number: u64,
@@ -40,21 +41,21 @@ pub(super) struct Ticket {
 pub(super) struct Queue {
     pub(super) rate: Option<Gcra>,
     pub(super) max_wait: Duration,
-    /// The lanes with a waiting entry.
+    /// The lanes of the tenants that have a waiting entry.
     lanes: BTreeMap<TenantName, Lane>,
     pub(super) waiting: usize,
-    /// The tag of the last served entry.
+    /// The virtual finish time of the last served entry.
     virtual_time: u128,
     last_ticket: u64,
     /// True while a task grants slots.
     pub(super) is_served: bool,
     /// True if all nodes grant slots together.
     pub(super) is_far: bool,
-    /// The estimated time of the next slot, while several nodes share the rate.
+    /// The estimated time of the next slot, if several nodes share the rate.
     pub(super) next_far: Option<Instant>,
     /// The demand of all nodes, as a multiple of this node's demand.
     pub(super) crowd: f64,
-    /// This node's part of the rate, while the other nodes can't be reached.
+    /// This node's part of the rate, for the time in which the other nodes can't be reached.
     alone: Option<Gcra>,
 }
 
@@ -89,7 +90,7 @@ impl Queue {
         }
     }
 
-    /// Returns the rate and the burst.
+    /// Returns the slots per second, and the burst. Returns `None` without a rate.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
         self.rate.as_ref().map(Gcra::shape)
     }
@@ -104,7 +105,8 @@ impl Queue {
         }
     }
 
-    /// Takes a slot without waiting, if no other entry waits for one.
+    /// Takes a slot if it is due now and no entry waits for one. Returns true if it took the slot, and always false if
+    /// all nodes grant slots together.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         !self.is_far
             && self.waiting == 0
@@ -120,7 +122,8 @@ impl Queue {
         self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now))
     }
 
-    /// Enters the tenant's lane, or returns the time after which to try again if the slot would come too late.
+    /// Adds an entry to the tenant's lane. If the slot would come too late, or if the lane is full, returns the time
+    /// after which to try again.
     pub(super) fn enter(&mut self, now: Instant, tenant: &TenantName, weight: u32) -> Result<Ticket, Duration> {
         let wait = self.estimate(now, tenant, weight);
         let ahead = self.lanes.get(tenant).map_or(0, |lane| lane.waiters.len());
@@ -152,7 +155,7 @@ impl Queue {
         first + (rate.interval() * u32::try_from(slots - 1).unwrap_or(u32::MAX)).mul_f64(self.crowd)
     }
 
-    /// Grants the slots that are due. Returns the time until the next one, or `None` if no entry waits.
+    /// Grants the slots that are due. Returns the time until the next slot, or `None` if no entry waits.
     pub(super) fn serve(&mut self, now: Instant) -> Option<Duration> {
         while self.waiting > 0 {
             let wait = self.next(now);
@@ -169,7 +172,8 @@ impl Queue {
     }
 
     /// Grants this node's part of the slots while Redis is out. `nodes` is the number of nodes that share the rate.
-    /// Returns the same as [`serve`](Self::serve).
+    /// `was_alone` is true if the previous slots were granted this way too. Returns the time until the next slot, or
+    /// `None` if no entry waits.
     pub(super) fn serve_alone(&mut self, now: Instant, nodes: u32, was_alone: bool) -> Option<Duration> {
         let (rate, _) = self.shape()?;
         let part = (rate / nodes).max(1);
@@ -211,7 +215,7 @@ impl Queue {
         self.lanes.iter().map(want).collect()
     }
 
-    /// Grants a slot to the first entry of the next lane.
+    /// Grants a slot to the first entry of the lane with the smallest tag.
     fn give(&mut self) {
         let due = self.lanes.iter().min_by_key(|(_, lane)| lane.tag).map(|(name, _)| name.clone());
         if let Some(due) = due {
@@ -219,7 +223,7 @@ impl Queue {
         }
     }
 
-    /// Grants a slot to the first entry of the tenant's lane. Returns false if the lane is empty.
+    /// Grants a slot to the first entry of the tenant's lane. Returns false if no entry waits there.
     pub(super) fn give_to(&mut self, tenant: &TenantName) -> bool {
         let Some(lane) = self.lanes.get_mut(tenant) else { return false };
         self.virtual_time = lane.tag;

@@ -1,4 +1,4 @@
-//! Quotas of upstream calls for a day and a month, and of rupiah for a month.
+//! Quotas of upstream calls a day, upstream calls a month, and rupiah a month.
 //!
 //! Invariants: a call is reserved before it is made; the reservation of a call that was never sent is given back;
 //! concurrent calls never take more than the quotas have left; a call is counted by all quotas, or by none if one
@@ -32,7 +32,7 @@ pub(super) struct Moment<'a> {
     pub(super) now: SystemTime,
 }
 
-/// The nodes that count a tenant's calls together. `redis` is the time that a call may wait for Redis.
+/// The nodes that count a tenant's calls together. `redis` is the time for which a call may wait for Redis.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Together<'a> {
     pub(super) tenant: &'a TenantName,
@@ -48,8 +48,8 @@ struct Inner {
     own: Amounts,
     /// The spending of the other nodes, as far as it is known.
     others: Amounts,
-    /// The spending of this node at the last exchange with the others. While Redis is out, only the spending since then
-    /// is measured against this node's part.
+    /// The spending of this node at the last exchange with the others. While Redis is out, only later spending is
+    /// measured against this node's part.
     known: Amounts,
     /// A number that grows with every change.
     version: u64,
@@ -57,7 +57,7 @@ struct Inner {
     told: u64,
 }
 
-/// The calls that were made or are in flight, and their price.
+/// The calls that were made or are in flight, and the sum of their prices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
     /// The day that is counted.
@@ -66,7 +66,7 @@ pub struct Spent {
     pub today: u64,
     /// The number of calls in the month of that day, including the day.
     pub this_month: u64,
-    /// Price in rupiah of that month's calls. The price of a call that was not billable is subtracted.
+    /// The price of that month's calls in rupiah. The prices of calls that were not billable are subtracted.
     pub rupiah: u64,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Exceeded {
     pub(super) retry_after: Duration,
 }
 
-/// A counted call. Dropping it before it is [kept](Self::keep) takes it out of the count.
+/// A counted call. Dropping it before it is [kept](Self::keep) subtracts the call again.
 #[derive(Debug)]
 pub(super) struct Reservation {
     counter: Option<Arc<Counter>>,
@@ -99,7 +99,7 @@ impl Quota {
         self.bounds
     }
 
-    /// Returns true if there is a quota at all.
+    /// Returns true if the tenant has any quota.
     pub(super) fn is_any(&self) -> bool {
         self.bounds.iter().any(Option::is_some)
     }
@@ -165,8 +165,8 @@ impl Quota {
         }
     }
 
-    /// Returns the quotas of this node while Redis is out: its spending at the last exchange with the others, and an
-    /// equal part of the amount that was left then.
+    /// Returns the quotas of this node while Redis is out. Each is this node's spending at the last exchange with the
+    /// others, plus an equal part of the amount that was left then.
     fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
         let part = |meter: Meter| {
             let (known, others) = (inner.known[meter as usize], inner.others[meter as usize]);
@@ -176,8 +176,8 @@ impl Quota {
         Self { bounds: Meter::ALL.map(part), mode: self.mode }
     }
 
-    /// Returns the meter whose quota is below `total`, which includes `charge`. A meter that `charge` does not raise is
-    /// skipped.
+    /// Returns the last meter, in the order of [`Meter::ALL`], whose quota `total` exceeds; `None` if there is none.
+    /// `total` includes `charge`. A meter that `charge` does not raise is skipped.
     fn beyond(&self, total: &Amounts, charge: Amounts) -> Option<Meter> {
         let exceeds = |meter: &&Meter| {
             let at = **meter as usize;
@@ -218,12 +218,12 @@ impl Counter {
         Arc::new(Self(Mutex::new(Inner { day, own, others: nothing, known: nothing, version, told: 0 })))
     }
 
-    /// Returns the spending on that day and in its month, by all nodes as far as it is known.
+    /// Returns the spending on that day and in its month by all nodes, as far as this node knows it.
     pub(super) fn on(&self, day: Day) -> Amounts {
         self.on_day(day).total()
     }
 
-    /// Gives back the price of a call of that day, because the call turned out not to be billable.
+    /// Subtracts the price of a call of that day, because the call turned out not to be billable.
     pub(super) fn refund(&self, day: Day, rupiah: u64) {
         self.0.lock().give_back(day, [0, 0, rupiah]);
     }
@@ -265,7 +265,7 @@ impl Counter {
 }
 
 impl Inner {
-    /// Counts one call; returns its day.
+    /// Counts one call with its price, and returns the day on which it counts.
     fn add(&mut self, charge: Amounts) -> Day {
         self.own = sum(self.own, charge);
         self.version += 1;
@@ -307,12 +307,13 @@ impl Spent {
 }
 
 impl Reservation {
-    /// Counts the call permanently: it was sent.
+    /// Keeps the call in the count, because it was sent.
     pub(super) fn keep(&mut self) {
         self.counter = None;
     }
 
-    /// Returns the quota that the call exceeds without being refused (shadow mode).
+    /// Returns the quota that the call exceeds in shadow mode, in which no call is refused. Returns `None` if it
+    /// exceeds none.
     pub(super) const fn beyond(&self) -> Option<Limit> {
         self.beyond
     }

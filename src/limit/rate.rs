@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SECOND: f64 = 1e9;
-/// The part of the rate that all nodes share equally while demand exceeds the rate. It lets a node without requests
+/// The part of the rate that all nodes share equally while demand exceeds the rate. It lets a node that had no requests
 /// admit its next one, and is far below the tolerance of the limit.
 const LEAST_PART: f64 = 0.03;
-/// The smallest part of a rate. Of one request per second it leaves one request in eleven days.
+/// The smallest part of a rate. For a rate of one request per second, it is one request in eleven days.
 const SMALLEST_PART: f64 = 1e-6;
 
 /// A rate of requests with a burst, of which this node has a part.
@@ -28,14 +28,14 @@ pub(super) struct Rate {
     burst: NonZeroU32,
     arrival: Arc<AtomicU64>,
     part: ArcSwap<Part>,
-    /// The number of requests, admitted or not.
+    /// The number of requests since it was last read, admitted or not.
     asked: AtomicU64,
 }
 
-/// The state of a tenant's rate at this moment.
+/// The state of a tenant's rate at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateState {
-    /// Requests that would be admitted now.
+    /// The number of requests that would be admitted now.
     pub remaining: u32,
     /// The time until the whole burst is available again.
     pub full_in: Duration,
@@ -51,7 +51,7 @@ impl Rate {
         Some(Self { clock, per_second, burst, arrival, part, asked: AtomicU64::new(0) })
     }
 
-    /// Takes one request from the rate, or returns the time until the next one is available.
+    /// Takes one request from the rate, or returns the time until a request would be admitted.
     pub(super) fn take(&self) -> Result<(), Duration> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.part.load().limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.nanos()))
@@ -72,7 +72,7 @@ impl Rate {
         RateState { remaining: u32::try_from(remaining).unwrap_or(u32::MAX), full_in: Duration::from_nanos(missing) }
     }
 
-    /// Applies another part of the rate to this node.
+    /// Gives this node another part of the rate, from 0 to 1.
     pub(super) fn take_part(&self, part: f64) {
         let before = self.part.load_full();
         let next = Part::new(self.per_second, self.burst, part, &self.arrival, &self.clock);
@@ -85,7 +85,7 @@ impl Rate {
         self.part.store(Arc::new(next));
     }
 
-    /// Returns the number of requests since it was last read, and starts counting again at 0.
+    /// Returns the number of requests since the last call of this method.
     pub(super) fn asked(&self) -> u64 {
         self.asked.swap(0, Ordering::Relaxed)
     }
@@ -189,8 +189,8 @@ impl governor::clock::Clock for RateClock {
     }
 }
 
-/// Returns the nanoseconds between two requests and the burst of a part of a rate. Both are rounded so that all parts
-/// together do not exceed the whole, except that every node can admit one request.
+/// Returns, for a part of a rate, the nanoseconds between two requests, and the burst. Both are rounded so that all
+/// parts together do not exceed the whole. There is one exception: each node's burst is at least one request.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -204,7 +204,7 @@ fn shape(per_second: u32, burst: NonZeroU32, part: f64) -> (u64, NonZeroU32) {
     (interval.max(1), NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
 }
 
-/// Converts the arrival time to another part: the requests in the bucket stay there, if they fit.
+/// Converts the arrival time for another part of the rate. The requests in the bucket stay there, if they fit.
 fn rescaled(arrival: u64, now: u64, before: &Part, next: &Part) -> u64 {
     let held = before.window().saturating_sub(arrival.saturating_sub(now));
     let held = u128::from(held) * u128::from(next.interval) / u128::from(before.interval.max(1));
@@ -213,7 +213,7 @@ fn rescaled(arrival: u64, now: u64, before: &Part, next: &Part) -> u64 {
 
 /// Returns a node's part of a rate, from 0 to 1. While the demand of all nodes is below the rate, a node gets its own
 /// demand and an equal share of the rest. Otherwise it gets its share of the demand, and a small equal part for its
-/// next request. `mine` and `all` are numbers of requests per second.
+/// next request. `mine` and `all` are the requests per second at this node and at all nodes.
 #[allow(clippy::cast_precision_loss, reason = "requests in a second are far below 2^52")]
 pub(super) fn part(per_second: u32, mine: u64, all: u64, nodes: u32) -> f64 {
     let (rate, nodes) = (f64::from(per_second), f64::from(nodes.max(1)));

@@ -6,22 +6,22 @@ use std::time::Duration;
 /// The reason why a request or a call is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A limit of the tenant, or of the account that it shares. The answer is a 429.
+    /// A limit of the tenant or of its account is exceeded. The answer is a 429.
     #[error("{}", what_is_exceeded(*limit))]
     Exceeded {
         /// The limit.
         limit: Limit,
-        /// The number that it allows.
+        /// The number that the limit allows.
         quota: u64,
-        /// The period of the number, if it is a rate.
+        /// The period for which the number is allowed, if the limit is a rate.
         window: Option<Duration>,
         /// The time after which to try again.
         retry_after: Duration,
     },
-    /// The account backs off from the endpoint for longer than a request waits. The answer is a 429.
+    /// The account backs off from the call's endpoint for longer than a request waits. The answer is a 429.
     #[error("Iluma refuses calls to this endpoint because of their rate, so nothing was sent; wait for retry-after")]
     BackingOff {
-        /// The time after which to come back.
+        /// The time after which to try again.
         retry_after: Duration,
     },
     /// The gateway has as many requests in flight as allowed. The answer is a 503: nothing was sent.
@@ -30,7 +30,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns true if a call was refused, after its request had been admitted.
+    /// Returns true if the refusal concerns a call, whose request was admitted before. Returns false if it concerns the
+    /// request itself.
     #[must_use]
     pub const fn is_of_a_call(&self) -> bool {
         match self {

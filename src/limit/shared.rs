@@ -23,16 +23,16 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest time that a node may hold a probe. After it another node may probe. By default no call takes longer.
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
-/// The other nodes. Clones share them.
+/// The nodes that enforce limits together. Clones share the connection to Redis.
 #[derive(Clone, Debug)]
 pub struct Nodes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     redis: RedisClient,
-    /// The identity of this node, for as long as its database lives.
+    /// The identity of this node, which stays the same while its database exists.
     node: String,
-    /// The nodes that were alive at the last heartbeat, including this one.
+    /// The number of nodes, including this one, that were alive at the last heartbeat.
     alive: AtomicU32,
 }
 
@@ -40,7 +40,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct BackoffNews(broadcast::Receiver<Vec<u8>>);
 
-/// The accounts whose endpoints changed.
+/// The accounts whose endpoints began to refuse calls or to accept them again: one account by its name, or any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Changed {
     One(Vec<u8>),
@@ -70,7 +70,7 @@ pub(super) struct Want {
 /// The answer of Redis to a demand.
 #[derive(Debug)]
 pub(super) struct Given {
-    /// The slots that are granted now, as a number for each tenant.
+    /// The tenants that get slots now, each with the number of its slots.
     pub(super) turns: Vec<(TenantName, u32)>,
     /// The time after which to ask again.
     pub(super) wait: Duration,
@@ -86,7 +86,8 @@ pub(super) struct Mine {
     pub(super) amounts: Amounts,
 }
 
-/// A reservation of one call: this node's amounts, which include the call, and the bounds for all nodes together.
+/// A report of this node's amounts on a day, and the bounds for all nodes together. If it reserves a call, the amounts
+/// include the call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
     pub(super) day: Day,
@@ -109,7 +110,7 @@ pub(super) enum Probe {
     Free,
     /// The node has the probe.
     Granted,
-    /// The endpoint still backs off, or another node probes. `left` is the time until the next look.
+    /// The endpoint still backs off, or another node probes. `left` is the time after which to ask again.
     Wait { step: u32, left: Duration },
 }
 
@@ -139,13 +140,13 @@ impl Nodes {
         BackoffNews(self.0.redis.listen(&self.0.redis.keys().backoff_channel()))
     }
 
-    /// Returns the number of live nodes, including this one, as far as it is known.
+    /// Returns the number of live nodes that this node knows, including itself.
     pub(super) fn alive(&self) -> u32 {
         self.0.alive.load(Ordering::Relaxed).max(1)
     }
 
-    /// Asks for slots of an account. Returns `None` while Redis is out. `resumed` means that the last slots were
-    /// granted without Redis.
+    /// Asks Redis for slots of an account, whose rate has this number of slots per second and this burst. `resumed` is
+    /// true if the last slots were granted without Redis. Returns `None` while Redis is out.
     pub(super) async fn turns(
         &self,
         account: &AccountName,
@@ -180,7 +181,7 @@ impl Nodes {
         let _ = self.0.redis.script::<i64>(&Budget::of(MESSAGE_TIMEOUT), &script).await;
     }
 
-    /// Asks for the right to probe an endpoint that refuses calls. Returns `None` while Redis is out.
+    /// Asks Redis for the right to probe an endpoint that refuses calls. Returns `None` while Redis is out.
     pub(super) async fn probe(&self, account: &AccountName, endpoint: &str, redis: &Budget) -> Option<Probe> {
         let mut script = scripts::BACKOFF.key(self.0.redis.keys().limit_backoff(account));
         script.arg("probe").arg(endpoint).arg(micros(LONGEST_PROBE));
@@ -192,7 +193,7 @@ impl Nodes {
         })
     }
 
-    /// Reports that upstream refused a call.
+    /// Reports to the other nodes that upstream refused a call to an endpoint.
     pub(super) async fn endpoint_refused(&self, account: &AccountName, endpoint: &str, refused: Refused) {
         let mut script = scripts::BACKOFF.key(self.0.redis.keys().limit_backoff(account));
         let asked = refused.retry_after().map_or(-1, |asked| i64::try_from(micros(asked)).unwrap_or(i64::MAX));
@@ -202,7 +203,7 @@ impl Nodes {
         let _ = self.0.redis.script::<(u8, u32, u64)>(&Budget::of(MESSAGE_TIMEOUT), &script).await;
     }
 
-    /// Reports that an endpoint's probe succeeded.
+    /// Reports to the other nodes that an endpoint's probe succeeded.
     pub(super) async fn endpoint_succeeded(&self, account: &AccountName, endpoint: &str) {
         self.say(account, "succeeded", endpoint).await;
     }
@@ -229,8 +230,8 @@ impl Nodes {
         Some(list.chunks_exact(3).filter_map(seen).collect())
     }
 
-    /// Reserves a call in a tenant's quotas. Returns the amounts of the other nodes, or the meter that all nodes
-    /// together have used up; `None` while Redis is out.
+    /// Reserves a call in a tenant's quotas. Returns the amounts of the other nodes; or the meter whose bound all nodes
+    /// together would exceed, as an error. Returns `None` while Redis is out.
     pub(super) async fn reserve(
         &self,
         tenant: &TenantName,
@@ -251,8 +252,8 @@ impl Nodes {
         Some(refused.map_or_else(|| Ok(others.try_into().unwrap_or_default()), Err))
     }
 
-    /// Reports that this node is alive, with its teams' requests since the last heartbeat. Returns the sums over all
-    /// nodes; `None` while Redis is out.
+    /// Reports that this node is alive, with the number of each team's requests since the last heartbeat. Returns the
+    /// sum of these numbers over all nodes for each team, in the same order; `None` while Redis is out.
     pub(super) async fn heartbeat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
         let mut script = scripts::HEARTBEAT.key(self.0.redis.keys().limit_nodes());
         script.key(self.0.redis.keys().limit_asked()).arg(&self.0.node);
@@ -264,7 +265,7 @@ impl Nodes {
         (totals.len() == asked.len()).then_some(totals)
     }
 
-    /// Reports that this node leaves.
+    /// Removes this node from the group of live nodes.
     pub(super) async fn leave(&self) {
         let mut command = redis::cmd("ZREM");
         command.arg(self.0.redis.keys().limit_nodes()).arg(&self.0.node);

@@ -1,6 +1,6 @@
 //! Style sheets, modules and icons, which are compiled in.
 //!
-//! A file's name contains a part of its content's hash, so a browser may keep the file.
+//! A file's name contains a part of the hash of its content, so a browser may keep the file.
 
 use sha2::{Digest as _, Sha256};
 
@@ -19,7 +19,8 @@ pub struct Served {
     pub content: String,
 }
 
-/// The files that all pages share. A module comes after those that it imports; the style sheet and the icon come first.
+/// The files that all pages share. The style sheet and the icon come first. A module comes after the modules that it
+/// imports.
 const SHARED: [(&str, &str); 5] = [
     ("pages.css", include_str!("assets/pages.css")),
     ("icon.svg", include_str!("assets/icon.svg")),
@@ -29,8 +30,9 @@ const SHARED: [(&str, &str); 5] = [
 ];
 
 impl Assets {
-    /// Makes the files that are served below the path `below`: the shared ones, then `own`, as names and contents. A
-    /// module must come after those that it imports, and the last one is the pages' main module.
+    /// Makes the files that are served below the path `below`: the shared files, then the files `own`, given as names
+    /// and contents. A module must come after the modules that it imports. The last file is the main module of the
+    /// pages.
     #[must_use]
     pub fn new(below: &str, own: &[(&'static str, &str)]) -> Self {
         let mut served: Vec<(&str, Served)> = Vec::new();
@@ -63,7 +65,7 @@ impl Assets {
         &self.0[self.0.len() - 1].path
     }
 
-    /// Returns the file at a path.
+    /// Returns the file at a path; `None` if there is none.
     #[must_use]
     pub fn at(&self, path: &str) -> Option<&Served> {
         self.0.iter().find(|served| served.path == path)

@@ -1,19 +1,21 @@
-//! The check of a request that has a session instead of a token or a key.
+//! Checks a request that has a session instead of a token or a key.
 
 use super::sessions::{Session, Sessions};
 use crate::state::StateError;
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, Method};
 
-/// The header in which a page's order carries the session's value.
+/// The header in which an order from a page carries the session's secret value.
 const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 
-/// Returns the session of a request, if it has a valid one. `name` is the name of the session's cookie. An order also
-/// needs the session's value or this host's origin, because a browser sends the cookie for pages of other ports of the
-/// same host too.
+/// Returns the session of a request; `None` if the request has no valid session. `name` is the name of the session's
+/// cookie. `standing` is the function that [`Sessions::find`] takes.
+///
+/// A request that may change something also needs the session's secret value or this host's origin. The cookie alone is
+/// no proof, because a browser sends it for pages of other ports of the same host too.
 ///
 /// # Errors
-/// Returns an error if state can't be read.
+/// Returns an error if state can't be read, and this node has no recent copy of the session.
 pub async fn session<T>(
     sessions: &Sessions,
     name: &str,
@@ -25,7 +27,8 @@ pub async fn session<T>(
     Ok(session.filter(|session| method.is_safe() || is_own_order(session, headers)))
 }
 
-/// Returns true if an order comes from the session's own pages: it carries the session's value, or this host's origin.
+/// Returns true if an order comes from the session's own pages: it carries the session's secret value, or without such
+/// a value this host's origin.
 fn is_own_order<T>(session: &Session<T>, headers: &HeaderMap) -> bool {
     if let Some(given) = headers.get(CSRF) {
         return session.has_value(given.as_bytes());
@@ -35,7 +38,7 @@ fn is_own_order<T>(session: &Session<T>, headers: &HeaderMap) -> bool {
     origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
 }
 
-/// Returns the session id in the request's cookie of this name.
+/// Returns the value of the request's cookie `name`; `None` if the request has no such cookie.
 #[must_use]
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());

@@ -26,7 +26,7 @@ pub const fn page_headers() -> [(HeaderName, HeaderValue); 6] {
     ]
 }
 
-/// Returns the headers of a file, whose path changes with its content.
+/// Returns the headers of a file. A browser may keep the file for a year, because its path changes with its content.
 #[must_use]
 pub const fn asset_headers(media_type: &'static str) -> [(HeaderName, HeaderValue); 4] {
     [

@@ -3,22 +3,22 @@
 use super::assets::Assets;
 use maud::{DOCTYPE, Markup, html};
 
-/// A page with the form for a secret.
+/// The texts and paths of the log-in page, which has a form for a secret.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
     /// The files of the pages.
     pub assets: &'a Assets,
-    /// The path that the form is sent to.
+    /// The path to which the form is sent.
     pub action: &'a str,
     /// The name of the form's field.
     pub field: &'a str,
-    /// The label of that field.
+    /// The label of the form's field.
     pub label: &'a str,
     /// The sentences below the form.
     pub help: &'a str,
 }
 
-/// Returns the log-in page, with the reason why the last attempt was refused, if one was.
+/// Returns the log-in page. `refused` is the reason why the last attempt was refused, if there was one.
 #[must_use]
 pub fn login(form: Login<'_>, refused: Option<&str>) -> Markup {
     let Login { assets, action, field, label, help } = form;
@@ -56,7 +56,8 @@ pub fn document_head(title: &str, assets: &Assets) -> Markup {
     }
 }
 
-/// Returns the elements for messages of modules: one for refusals, and a notice that an answer lacks the other nodes.
+/// Returns the elements in which the JavaScript modules show messages: one element for refusals, and a notice that the
+/// data of other nodes is missing.
 #[must_use]
 pub fn refusal() -> Markup {
     html! {
@@ -67,7 +68,7 @@ pub fn refusal() -> Markup {
     }
 }
 
-/// Returns the dialog in which modules ask the reader to confirm an order.
+/// Returns the dialog in which the JavaScript modules ask the reader to confirm an order.
 #[must_use]
 pub fn confirm_dialog() -> Markup {
     html! {

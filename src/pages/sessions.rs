@@ -1,11 +1,11 @@
-//! The sessions of browsers that have shown a secret once: an operator's token or a team's key.
+//! The sessions of browsers that have sent a secret once: an operator's token or a team's key.
 //!
 //! Sessions are in state, so that every node knows them and a restart ends none. While state can't be read, a node uses
-//! its copies of the sessions that it has read lately, because operators need the console most during an outage.
+//! its copies of sessions that it has read recently, because operators need the console most during an outage.
 //!
-//! Invariants: what is stored of an id is a keyed hash, and what is stored of a secret can't be read without the id; a
-//! session ends with the secret that opened it; a copy of a session ends when the session would end without further
-//! requests.
+//! Invariants: only a keyed hash of a session's id is stored, and the hash of a secret is stored in a form that can't
+//! be read without the id; a session ends when the secret that opened it is removed or replaced; a copy of a session
+//! ends at the time at which the session ends if no further request comes.
 
 use crate::base::clock::Clock;
 use crate::base::keyring;
@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq as _;
 
-/// The largest number of copies that a node keeps, some 200 KiB. A session without a copy still works while state can
-/// be read.
+/// The largest number of copies that a node keeps: they take about 200 KiB. A session without a copy still works while
+/// state can be read.
 const MOST_COPIES: usize = 1000;
-/// The digits of an id.
+/// The number of hex digits in a session's id.
 const DIGITS: usize = 64;
 
 /// SHA-256 of a secret.
@@ -29,16 +29,16 @@ type Hash = [u8; 32];
 /// The session of a request. `T` is the type of the secret's standing: an operator's role, or a team's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session<T> {
-    /// The name of the token or the team that opened it.
+    /// The name of the token that opened the session, or of the team whose key opened it.
     pub holder: Arc<str>,
-    /// The current standing of the secret.
+    /// The current standing of the secret that opened the session.
     pub standing: T,
     /// The value that orders from the session's pages carry, against cross-site request forgery.
     pub csrf: Arc<str>,
 }
 
 impl<T> Session<T> {
-    /// Returns true if `given`, from a form or a header, is the session's value.
+    /// Returns true if `given`, from a form or a header, is the session's secret value, `csrf`.
     #[must_use]
     pub fn has_value(&self, given: &[u8]) -> bool {
         given.ct_eq(self.csrf.as_bytes()).into()
@@ -51,18 +51,19 @@ pub struct Sessions {
     kind: SessionKind,
     state: State,
     clock: Clock,
-    /// Copies by the hash of the id, with the end of each.
+    /// The copies of sessions by the hash of the id, each with the time at which it ends.
     copies: Mutex<HashMap<Hash, (StoredSession, Instant)>>,
 }
 
 impl Sessions {
-    /// Makes the sessions of one kind, which `state` stores.
+    /// Makes the sessions of one kind of pages, which `state` stores.
     #[must_use]
     pub fn new(kind: SessionKind, state: State, clock: Clock) -> Self {
         Self { kind, state, clock, copies: Mutex::default() }
     }
 
-    /// Opens a session for the holder of the secret with this hash. Returns the session's id: the cookie's value, 64 hex digits.
+    /// Opens a session for `holder`, whose secret has the hash `secret`. Returns the session's id, 64 hex digits, which
+    /// is the value of the cookie.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -72,17 +73,18 @@ impl Sessions {
         Ok(id)
     }
 
-    /// Returns the session with this id, and restarts its idle time. `standing` returns the standing of the holder with this name,
-    /// if its secret still has this hash; if not, the session ends.
+    /// Returns the session with this id, and restarts its idle time. `standing` gets the holder's name and the hash of
+    /// the secret that opened the session. It returns the present standing of that secret, or `None` if the secret is
+    /// no longer valid; `None` ends the session. Returns `None` if there is no valid session.
     ///
     /// # Errors
-    /// Returns an error if state can't be read, and the node has not read the session lately.
+    /// Returns an error if state can't be read, and this node has no recent copy of the session.
     pub async fn find<T>(
         &self,
         id: &str,
         standing: impl FnOnce(&str, &Hash) -> Option<T>,
     ) -> Result<Option<Session<T>>, StateError> {
-        // The gateway made no id of another length, so state is not asked.
+        // The gateway makes no id of another length, so state is not asked.
         if id.len() != DIGITS {
             return Ok(None);
         }
@@ -105,7 +107,8 @@ impl Sessions {
         self.state.close_session(self.kind, id).await
     }
 
-    /// Returns the session that state has, or this node's copy of it if state can't be read.
+    /// Returns the session that state has; `None` if state has no such session. If state can't be read, returns this
+    /// node's copy of the session.
     async fn stored(&self, id: &str) -> Result<Option<StoredSession>, StateError> {
         let name = derived(id, "copy");
         match self.state.session(self.kind, id).await {
@@ -138,8 +141,8 @@ impl Sessions {
     }
 }
 
-/// Hides a secret's hash, or reveals a hidden one, by XOR with 32 bytes that only the id yields. So a copy of state
-/// does not help to guess a token that a person chose.
+/// Hides a secret's hash, or reveals a hidden hash, by XOR with 32 bytes that are derived from the session's id. So a
+/// person with a copy of state can't guess a weak token: the copy does not contain the id.
 fn masked(id: &str, secret: &Hash) -> Hash {
     let mask = derived(id, "secret");
     std::array::from_fn(|at| secret[at] ^ mask[at])

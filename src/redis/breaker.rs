@@ -26,7 +26,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The largest number of different causes that are logged until Redis answers again: one outage has fewer.
 const MOST_CAUSES: usize = 8;
 
-/// The circuit breaker of one Redis. It has the connection while it is closed.
+/// The circuit breaker of one Redis. While the breaker is closed, it holds the connection.
 pub(super) struct Breaker {
     /// The configuration key of the Redis, for the log.
     pub(super) name: &'static str,
@@ -34,9 +34,9 @@ pub(super) struct Breaker {
     /// The connection; `None` while the breaker is open.
     connection: ArcSwapOption<MultiplexedConnection>,
     up: watch::Sender<bool>,
-    /// The time at which Redis last began to answer, or went out.
+    /// The time of the last change: Redis began to answer, or stopped answering.
     since: Mutex<SystemTime>,
-    /// Every cause since Redis last answered.
+    /// Each different cause of the outage since Redis last answered.
     causes: watch::Sender<Vec<Cause>>,
     /// Notifies the keeper that the connection can't be used any more.
     broken: Notify,
@@ -96,12 +96,12 @@ impl Breaker {
         }
     }
 
-    /// Returns the time at which Redis last began to answer, or went out.
+    /// Returns the time of the last change: Redis began to answer, or stopped answering.
     pub(super) fn since(&self) -> SystemTime {
         *self.since.lock()
     }
 
-    /// Returns the kind of the servers, in one word.
+    /// Returns the kind of the servers: `single`, `sentinel` or `cluster`.
     pub(super) const fn topology(&self) -> &'static str {
         self.connector.topology()
     }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 #[derive(Debug)]
 pub struct Budget {
     whole: Duration,
-    /// The spent nanoseconds; a late wake-up may let them exceed the whole.
+    /// The spent time in nanoseconds. It may exceed `whole` if the waiting task wakes late.
     spent: AtomicU64,
 }
 
@@ -29,7 +29,7 @@ impl Budget {
         Self { whole: time, spent: AtomicU64::new(0) }
     }
 
-    /// Returns the whole time, spent or not.
+    /// Returns the time that the budget had at its beginning.
     pub(super) fn whole(&self) -> Duration {
         self.whole
     }
@@ -51,7 +51,8 @@ impl Budget {
         self.spent.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Waits for Redis within the remaining time; `None` if that was too short.
+    /// Returns the output of `work`, which waits for Redis; `None` if the remaining time ends first. The time of the
+    /// wait is spent from the budget.
     pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         /// Spends the time even if the waiting future is dropped.
         struct Charge<'a>(&'a Budget, Instant);

@@ -32,7 +32,8 @@ pub enum RedisFailure {
     /// Redis is out, or the budget is spent: the command was not sent, or its outcome is unknown.
     #[error("Redis is out")]
     Out,
-    /// Redis works, and only this command failed: the value is another program's or damaged, or the command is refused.
+    /// Redis works, and only this command failed: the value is damaged or was written by another program, or the
+    /// command is refused.
     #[error("a key in Redis has a value of another type")]
     Unexpected,
 }
@@ -120,7 +121,7 @@ impl RedisClient {
         self.0.breaker.is_up()
     }
 
-    /// Returns the time at which Redis last began to answer, or went out.
+    /// Returns the time of the last change: Redis began to answer, or stopped answering.
     #[must_use]
     pub fn since(&self) -> SystemTime {
         self.0.breaker.since()
@@ -155,7 +156,8 @@ impl RedisClient {
     }
 
     /// Waits until Redis is out. A task that waits for a message can't distinguish a hanging Redis from one without
-    /// messages, so Redis is probed meanwhile. Each probe may take the whole time of `budget`, spent or not.
+    /// messages, so Redis is probed meanwhile. Each probe may take as long as `budget` had at its beginning, and spends
+    /// nothing from it.
     pub async fn out(&self, budget: &Budget) {
         let mut up = self.watch();
         loop {

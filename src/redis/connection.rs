@@ -86,12 +86,12 @@ impl Connector {
         async move { opened(&self.topology.locate(key).await?.client).await }.boxed()
     }
 
-    /// Returns the kind of the servers, in one word.
+    /// Returns the kind of the servers: `single`, `sentinel` or `cluster`.
     pub(super) const fn topology(&self) -> &'static str {
         self.topology.name()
     }
 
-    /// Returns the cause as the topology grades it.
+    /// Returns the cause, or [`Cause::Failover`] if the topology can locate the new primary.
     pub(super) fn judge(&self, cause: Cause) -> Cause {
         self.topology.judge(cause)
     }

@@ -340,8 +340,8 @@ impl<'a> ServerInfo<'a> {
         }
     }
 
-    /// Returns a warning for each setting of a server that may lose state. `None` means that the setting could not be
-    /// read.
+    /// Returns a warning for each setting of a server that may lose state. `save` and `fsync` are the values of `save`
+    /// and `appendfsync`; `None` if the value could not be read.
     pub(super) fn durability_warnings(self, save: Option<&str>, fsync: Option<&str>) -> Vec<Cause> {
         let mut warnings = Vec::new();
         match (self.field("aof_enabled"), save) {

@@ -25,7 +25,7 @@ const COPY: &[u8] = b":copy";
 pub struct RedisKey(Vec<u8>);
 
 impl RedisKey {
-    /// Returns the name's bytes, as associated data of the envelope that is stored there.
+    /// Returns the bytes of the name, for use as the associated data of the envelope that is stored under this name.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -40,8 +40,9 @@ impl ToRedisArgs for RedisKey {
 
 impl ToSingleRedisArg for RedisKey {}
 
-/// Returns the key of the root key's sentinel. It is the same for every root key, because a name that derives from a
-/// wrong root key would not lead to it. In a cluster its slot may belong to another node than all other keys.
+/// Returns the key of the root key's sentinel, a fingerprint by which state recognises its root key. The name does not
+/// derive from the root key, so that a gateway with a wrong root key finds the sentinel too. In a cluster, this key may
+/// be on another node than all other keys.
 #[must_use]
 pub fn root_sentinel() -> RedisKey {
     RedisKey(b"{iluma-gateway:root}:sentinel".to_vec())
@@ -70,9 +71,9 @@ impl ToSingleRedisArg for Channel {}
 /// The readable part of a cache entry's name: its subject, and the tenant of a private entry.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryScope<'a> {
-    /// The name of the answers' subject.
+    /// The name of the subject of the entry's answer.
     pub subject: &'a str,
-    /// The tenant of an entry that serves one tenant only.
+    /// The tenant of an entry that serves one tenant only; `None` for a shared entry.
     pub private: Option<&'a TenantName>,
 }
 
@@ -132,7 +133,7 @@ impl KeySpace {
         self.key(&format!("ledger:day:{day}"))
     }
 
-    /// Returns the key of the text of one day's published figures, which is made when they are read.
+    /// Returns the key of the text of one day's published figures. The text is made when the figures are read.
     #[must_use]
     pub fn ledger_day_text(&self, day: &str) -> RedisKey {
         self.key(&format!("ledger:text:{day}"))
@@ -144,14 +145,15 @@ impl KeySpace {
         self.key("ledger:settled")
     }
 
-    /// Returns the key of the Redis hash with outcomes that were learned for calls of other nodes. A field is the keyed
-    /// hash of a call's record.
+    /// Returns the key of the Redis hash with reported outcomes that wait for the nodes of their calls. A field is the
+    /// keyed hash of the call's record.
     #[must_use]
     pub fn ledger_words(&self) -> RedisKey {
         self.key("ledger:words")
     }
 
-    /// Returns the key of the sorted set of the fields of [`ledger_words`](Self::ledger_words), by the time of each.
+    /// Returns the key of the sorted set with the fields of [`ledger_words`](Self::ledger_words), by the time at which
+    /// each was stored.
     #[must_use]
     pub fn ledger_word_times(&self) -> RedisKey {
         self.key("ledger:word-times")
@@ -163,8 +165,8 @@ impl KeySpace {
         self.key(&format!("ledger:orders:{node}"))
     }
 
-    /// Returns the key of the Redis hash with the replies to orders that settle calls by hand. Each order contains
-    /// `name`.
+    /// Returns the key of the Redis hash with the replies to orders that settle calls by hand. These orders contain
+    /// `name`, the name for their replies.
     #[must_use]
     pub fn ledger_reply(&self, name: &str) -> RedisKey {
         self.key(&format!("ledger:reply:{name}"))
@@ -176,19 +178,21 @@ impl KeySpace {
         self.named("ledger:lost", reference)
     }
 
-    /// Returns the key of the Redis hash with the outcomes of records of one reference that wait for a lost call.
+    /// Returns the key of the Redis hash with the reported outcomes that wait for a lost call. They are about records
+    /// with one reference, whose keyed hash is `reference`.
     #[must_use]
     pub fn ledger_said(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:said", reference)
     }
 
-    /// Returns the key of the Redis hash with the records of one reference whose outcome was given to a call.
+    /// Returns the key of the Redis hash with the records whose outcome was given to a lost call. These records have
+    /// one reference, whose keyed hash is `reference`.
     #[must_use]
     pub fn ledger_used(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:used", reference)
     }
 
-    /// Returns the key of the Redis hash with the calls of an unknown outcome, by node.
+    /// Returns the key of the Redis hash with the calls that have an unknown outcome, by node.
     #[must_use]
     pub fn ledger_open(&self) -> RedisKey {
         self.key("ledger:open")
@@ -278,7 +282,7 @@ impl KeySpace {
         self.key(&format!("limit:quota:{tenant}:{period}"))
     }
 
-    /// Returns the key of the endpoints of an account that refuse calls.
+    /// Returns the key of the Redis hash with the back-off of an account's endpoints.
     #[must_use]
     pub fn limit_backoff(&self, account: &AccountName) -> RedisKey {
         self.key(&format!("limit:backoff:{account}"))
@@ -335,7 +339,7 @@ impl KeySpace {
         self.named("cache:wanted", key)
     }
 
-    /// Returns the key of the cache slot of a pending request, by the keyed hash of its id.
+    /// Returns the key of the cache slot of a pending request. `id` is the keyed hash of the request's id at Iluma.
     #[must_use]
     pub fn cache_pending(&self, id: &[u8; 32]) -> RedisKey {
         self.named("cache:pending", id)
@@ -377,25 +381,25 @@ impl KeySpace {
         self.key("cache:membership")
     }
 
-    /// Returns the key of the number of entries that nodes removed from memory for one change.
+    /// Returns the key of the number of entries that nodes removed from memory because of the change with this number.
     #[must_use]
     pub fn cache_removed(&self, number: u64) -> RedisKey {
         self.key(&format!("cache:removed:{number}"))
     }
 
-    /// Returns the channel that names each entry whose call has ended.
+    /// Returns the channel with the cache keys of calls that have ended.
     #[must_use]
     pub fn results_channel(&self) -> Channel {
         Channel(format!("{}channel:results", self.prefix()))
     }
 
-    /// Returns the channel that announces changes.
+    /// Returns the channel with the numbers of the cache's changes.
     #[must_use]
     pub fn changes_channel(&self) -> Channel {
         Channel(format!("{}channel:changes", self.prefix()))
     }
 
-    /// Returns the channel that names each account whose endpoints begin to refuse calls, or accept them again.
+    /// Returns the channel with the names of accounts whose endpoints begin to refuse calls, or accept them again.
     #[must_use]
     pub fn backoff_channel(&self) -> Channel {
         Channel(format!("{}channel:backoff", self.prefix()))

@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 /// The largest number of connections, and so of writes at once. A write takes two round trips and a replica's answer:
 /// at a millisecond each, eight connections carry more than 2,000 callbacks a second.
 const MOST_CONNECTIONS: usize = 8;
-/// The longest wait for replicas. They usually answer within a round trip; a whole step of state may take twice this
-/// time.
+/// The longest wait for replicas. They usually answer within a round trip; a whole operation of state may take twice
+/// this time.
 const REPLICATION: Duration = Duration::from_secs(1);
 
 /// Runs scripts on connections of its own, and waits for replicas.
@@ -83,6 +83,7 @@ impl ReplicatedWriter {
     }
 
     /// Runs the script on a connection, and waits for the replicas. The outer error means that the connection failed.
+    /// The inner one means that the write does not count as done.
     async fn write<T: FromRedisValue>(
         &self,
         mut connection: MultiplexedConnection,

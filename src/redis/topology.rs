@@ -56,7 +56,7 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Returns the kind of the servers, in one word.
+    /// Returns the kind of the servers: `single`, `sentinel` or `cluster`.
     pub(super) const fn name(&self) -> &'static str {
         match self.target.servers {
             RedisServers::Url(_) => "single",
@@ -110,8 +110,8 @@ impl Topology {
         }
     }
 
-    /// Asks every sentinel for the primary. Returns the votes for each server, and the reason why a sentinel did not
-    /// vote.
+    /// Asks every sentinel for the primary. Returns the number of votes for each server, and the reason why a sentinel
+    /// did not vote; the reason is `None` if all sentinels voted.
     async fn votes(&self) -> (BTreeMap<ServerAddress, usize>, Option<Cause>) {
         let RedisServers::Sentinel { master, nodes, username, password, access } = &self.target.servers else {
             return (BTreeMap::new(), None);
@@ -176,7 +176,7 @@ impl Topology {
         }
     }
 
-    /// Asks a node of the cluster for the owner of the key's slot, and for all nodes.
+    /// Asks a node of the cluster for its slots. Returns the owner of the key's slot, and the nodes that own slots.
     async fn owner_by(
         &self,
         node: &ServerAddress,
@@ -249,7 +249,8 @@ struct SlotRange {
     owner: ServerAddress,
 }
 
-/// Reads the answer to CLUSTER SLOTS. A row without a host means the node that answered, `asked`.
+/// Reads the answer to CLUSTER SLOTS, and leaves out damaged rows. A row without a host means the node that answered,
+/// whose host is `asked`.
 fn slot_ranges(answer: &Value, asked: &str) -> Vec<SlotRange> {
     let Value::Array(rows) = answer else { return Vec::new() };
     let number = |value: &Value| match value {

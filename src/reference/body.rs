@@ -4,10 +4,10 @@ use crate::base::bounded_body::{self, BodyTimeouts, NotWhole};
 use bytes::Bytes;
 use http_body::Body;
 
-/// The largest request body that is read whole. Real bank and watchlist requests have a few hundred bytes.
+/// The largest request body in bytes that is read whole. Real bank and watchlist requests have a few hundred bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
 
-/// The reasons why a request body cannot be used. Iluma never receives the whole of such a body.
+/// The reason why a request body cannot be used. Iluma never receives such a body whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is larger than [`LARGEST_BODY`]. The answer is a 413.
@@ -16,22 +16,23 @@ pub enum BodyError {
     /// The gateway, or the tenant, holds as many bytes of request bodies as allowed. The answer is a 503.
     #[error("too many request bodies are held at once (server.max_buffered), so nothing was sent; try again later")]
     NoRoom,
-    /// The client sent nothing for too long. The answer is a 408.
+    /// The client sent nothing for too long, or the whole body did not arrive in time. The answer is a 408.
     #[error("the request body did not arrive in time")]
     TooSlow,
     /// The client hung up, or broke its own framing. The answer is a 400, if the client is still there.
     #[error("the request body was cut off")]
     CutOff,
-    /// The body has a content encoding. The answer is a 400.
+    /// The body has a content encoding that this route can't read, or is too large once it is decoded. The answer is a
+    /// 400.
     #[error("this route can't read an encoded body; send it without content-encoding")]
     Encoded,
-    /// The body is neither JSON nor a form, or its charset is not supported. The answer is a 400.
+    /// The type or the charset of the body is not supported, or the type is given twice. The answer is a 400.
     #[error(
         "the content type must be application/json, application/x-www-form-urlencoded or, where files are taken, \
          multipart/form-data"
     )]
     UnknownType,
-    /// The body is not a JSON object, or not a form. The answer is a 400.
+    /// The body is not well-formed for its type, or parsers read it in different ways. The answer is a 400.
     #[error("the request body is malformed")]
     Malformed,
     /// The body is declared as a form, and is JSON. The answer is a 400.
@@ -57,7 +58,8 @@ impl<E> From<NotWhole<E>> for BodyError {
     }
 }
 
-/// Reads a whole body of at most [`LARGEST_BODY`]. `room` is called before further bytes are held.
+/// Reads a whole body of at most [`LARGEST_BODY`]. `room` is called before further bytes are held, and returns false if
+/// there is no room for them.
 ///
 /// # Errors
 /// Returns an error if the body is too large, finds no room, is too slow or cut off.

@@ -1,4 +1,4 @@
-//! The canonical encoding: all requests with the same meaning have the same one.
+//! The canonical encoding: all requests with the same meaning have the same encoding.
 
 use std::borrow::Cow;
 

@@ -10,17 +10,17 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub struct RequestContent {
     /// All members except `reference_id`, in a canonical encoding. Two encodings are equal exactly if the requests mean
-    /// the same.
+    /// the same. The encoding is empty if the body can't be read.
     pub parameters: Vec<u8>,
     /// The caller's reference as JSON text with its quotes; `None` if it is absent or null.
     pub reference: Option<Bytes>,
     /// The reason why the answer must not be shared, if any.
     pub ambiguity: Option<Ambiguity>,
-    /// The insert point of the prefix; `None` if the body can't be read.
+    /// The body, with the position at which the prefix is inserted; `None` if the body can't be read.
     pub(super) place: Option<InsertPoint>,
 }
 
-/// Compares meaning and reference; the spelling does not matter.
+/// Compares parameters, reference and ambiguity. The spelling of the bodies does not matter.
 impl PartialEq for RequestContent {
     fn eq(&self, other: &Self) -> bool {
         self.parameters == other.parameters && self.reference == other.reference && self.ambiguity == other.ambiguity
@@ -36,20 +36,22 @@ pub enum Ambiguity {
     DuplicateMember,
     /// The body is nested deeper than any real request.
     Nesting,
-    /// The body could not be parsed, or not exactly.
+    /// The body could not be parsed, or a member's name could not be read exactly.
     Unreadable,
-    /// The bytes mean something else in the charset that the head declares.
+    /// The head declares a charset in which the bytes may mean something else.
     Charset,
 }
 
 impl RequestContent {
-    /// Returns a request that could not be parsed, for a route on which Iluma judges it.
+    /// Returns the content of a request that could not be parsed. It is used on routes on which Iluma judges such
+    /// requests.
     #[must_use]
     pub const fn unreadable() -> Self {
         Self { parameters: Vec::new(), reference: None, ambiguity: Some(Ambiguity::Unreadable), place: None }
     }
 
-    /// Returns the reference of a request whose query may have a reference as well.
+    /// Returns the reference of a request, from its body or from its query (`in_query`). Returns `None` if neither has
+    /// one.
     ///
     /// # Errors
     /// Returns an error if both have a reference: Iluma may read either one.
@@ -60,15 +62,15 @@ impl RequestContent {
         }
     }
 
-    /// Returns the body that was parsed, without a byte order mark; `None` for an [unreadable](Self::unreadable)
-    /// request.
+    /// Returns the body that was parsed. A byte order mark of a JSON body is removed. Returns `None` for an
+    /// [unreadable](Self::unreadable) request.
     #[must_use]
     pub fn body(&self) -> Option<&Bytes> {
         self.place.as_ref().map(InsertPoint::whole)
     }
 
     /// Returns the parsed body with the reference prefixed. If the caller gave no reference, `absent` decides whether
-    /// the body gets the bare prefix. `None` for an [unreadable](Self::unreadable) request.
+    /// the body gets the bare prefix. Returns `None` for an [unreadable](Self::unreadable) request.
     #[must_use]
     pub fn prefixed(&self, prefix: &ReferencePrefix, absent: Absent) -> Option<Bytes> {
         self.place.as_ref().map(|place| place.prefixed(prefix, absent))

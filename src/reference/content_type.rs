@@ -21,18 +21,19 @@ pub enum Kind {
 pub(super) enum Charset {
     /// UTF-8, which is also the default.
     Utf8,
-    /// US-ASCII: the same as UTF-8 as long as the body has no other byte.
+    /// US-ASCII, which means the same as UTF-8 if every byte of the body is ASCII.
     Ascii,
-    /// Another charset, two of them, or `charset*`.
+    /// Another charset, more than one charset, or the parameter `charset*`.
     Other,
 }
 
 impl Kind {
-    /// Returns the kind that a request's head declares for a body in UTF-8. A body without a type is JSON, as Iluma
-    /// reads it.
+    /// Returns the kind that a request's head declares for a body in UTF-8 or US-ASCII. A body without a content type
+    /// is JSON, because Iluma reads it as JSON.
     ///
     /// # Errors
-    /// Returns an error if the body is encoded, has another type or charset, or declares its type in more than one way.
+    /// Returns an error if the body has a content encoding, another type or charset, a malformed boundary, or more than
+    /// one content type.
     pub fn of(headers: &HeaderMap) -> Result<Self, BodyError> {
         match Self::with_charset(headers)? {
             (kind, Charset::Utf8 | Charset::Ascii) => Ok(kind),
@@ -44,7 +45,8 @@ impl Kind {
     /// Returns the kind and the charset of a body.
     ///
     /// # Errors
-    /// Returns an error if the body is encoded, has another type, or declares its type in more than one way.
+    /// Returns an error if the body has a content encoding, another type, a malformed boundary, or more than one
+    /// content type.
     pub(super) fn with_charset(headers: &HeaderMap) -> Result<(Self, Charset), BodyError> {
         if is_encoded(headers) {
             return Err(BodyError::Encoded);
@@ -70,7 +72,8 @@ impl Kind {
     }
 }
 
-/// The encodings that can be undone. Brotli is not among them, because its window takes up to 16 MiB for each body.
+/// The content encodings that the gateway decodes in requests. Brotli is not among them, because its window takes up to
+/// 16 MiB for each body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Gzip,
@@ -78,10 +81,10 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// Returns the encoding of a body; `None` for a plain one.
+    /// Returns the content encoding of a body; `None` for a plain body.
     ///
     /// # Errors
-    /// Returns an error for an unknown encoding, or for two of them.
+    /// Returns an error for an unknown encoding, or for more than one encoding.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, BodyError> {
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -95,7 +98,7 @@ impl Encoding {
     }
 }
 
-/// Returns true if the body has a content encoding.
+/// Returns true if the body has a content encoding, known or unknown.
 pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     !matches!(Encoding::of(headers), Ok(None))
 }

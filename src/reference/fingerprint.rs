@@ -21,9 +21,10 @@ use std::task::{Context, Poll, ready};
 /// The fingerprint of a body that arrived whole.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// The hash of the parts, or of all bytes.
+    /// The hash of the parts of a multipart body, or of all bytes of any other body. A malformed multipart body counts
+    /// as another body.
     pub hash: [u8; 32],
-    /// The number of bytes.
+    /// The number of bytes in the body.
     pub length: u64,
     /// The part of the body in which persons can be found.
     pub readable: Readable,
@@ -36,7 +37,7 @@ pub enum Readable {
     Text(Bytes),
     /// The fields of a form with files: names and values.
     Fields(Vec<(String, String)>),
-    /// Nothing: the body is too large, or there was no room for it.
+    /// Nothing: the body is too large, found no room, is encoded, has another charset, or is malformed multipart.
     Nothing,
 }
 
@@ -48,7 +49,7 @@ pub struct Fingerprinting {
 }
 
 impl Fingerprinting {
-    /// Returns the fingerprint once the whole body has arrived.
+    /// Returns the fingerprint; `None` until the whole body has arrived.
     #[must_use]
     pub fn made(&self) -> Option<&Fingerprint> {
         self.made.get()
@@ -61,7 +62,7 @@ impl Fingerprinting {
     }
 }
 
-/// A body that passes on unchanged. If a fingerprint is wanted, it is made meanwhile.
+/// A body that is forwarded unchanged. Its fingerprint is made while it passes, if one is wanted.
 pub struct FingerprintedBody<B> {
     body: B,
     maker: Option<Box<Maker>>,
@@ -86,11 +87,12 @@ impl<B: Body<Data = Bytes>> FingerprintedBody<B> {
         Self { body, maker: None }
     }
 
-    /// Passes a body on and makes its fingerprint. `room` is called before further bytes are held.
+    /// Passes a body on and makes its fingerprint. `room` is called before further bytes are held. If it returns false,
+    /// the fingerprint has [nothing readable](Readable::Nothing).
     pub fn new(headers: &HeaderMap, body: B, room: Room) -> (Self, Arc<Fingerprinting>) {
         let (parts, held) = match Kind::with_charset(headers) {
             Ok((Kind::Multipart(boundary), _)) => (Some(Box::new(Rewriter::hash(&boundary))), None),
-            // No person is found in another charset, or in an encoded body.
+            // Persons can't be found in another charset, or in an encoded body.
             Ok((Kind::Json | Kind::Form, Charset::Other)) | Err(BodyError::Encoded) => (None, None),
             Ok((Kind::Json | Kind::Form, Charset::Utf8 | Charset::Ascii)) | Err(_) => (None, Some(Vec::new())),
         };
@@ -171,7 +173,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for FingerprintedBody<B> {
     }
 }
 
-/// Returns a request's content type without its parameters. Only this part of it belongs to the request's identity.
+/// Returns a request's content type in lower case and without parameters, which do not count in a comparison of
+/// requests.
 #[must_use]
 pub fn content_class(headers: &HeaderMap) -> Vec<u8> {
     let kind = headers.get(CONTENT_TYPE).map(|value| content_type::essence(value).to_ascii_lowercase());
@@ -203,7 +206,7 @@ mod tests {
         HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())])
     }
 
-    /// Returns the fingerprint of a body in pieces of this size.
+    /// Returns the fingerprint of a body that arrives in pieces of `size` bytes.
     async fn made(kind: &str, body: &str, size: usize) -> Option<Fingerprint> {
         let pieces = body.as_bytes().chunks(size.max(1)).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))));
         let body = StreamBody::new(stream::iter(pieces.collect::<Vec<io::Result<_>>>()));

@@ -7,7 +7,7 @@ use super::prefix::{ReferencePrefix, ReferencePrefixes};
 use super::scan_form::FormReader;
 use super::scan_json::{JsonReader, unescaped};
 
-/// Scans a text while it passes.
+/// Scans JSON or a form for another team's prefix while it passes.
 pub(super) struct ForeignPrefixScanner {
     judge: Judge,
     reader: Reader,

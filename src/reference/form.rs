@@ -11,10 +11,10 @@ use percent_encoding::percent_decode;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Parses a form. Its values count as strings, so it means the same as the JSON object with these strings.
+/// Parses a form. All values count as strings, so a form means the same as a JSON object with the same strings.
 pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
-    // Servers that ignore content types read such a body as JSON, in which the reference would be another one.
+    // Servers that ignore content types read such a body as JSON, in which they would find another reference.
     if text.starts_with(b"{") {
         return Err(BodyError::Mistyped);
     }
@@ -43,8 +43,8 @@ pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     })
 }
 
-/// Returns the insert point of the prefix in a query, and the caller's reference as JSON text. Iluma judges the rest of
-/// the query.
+/// Returns the insert point of the prefix in a query, and the caller's reference as JSON text. The reference is `None`
+/// if the query has none. The values of other parameters are not checked: Iluma judges them.
 pub(super) fn query(query: &Bytes) -> Result<(InsertPoint, Option<Bytes>), BodyError> {
     let mut own = None;
     for pair in pairs(query) {
@@ -87,7 +87,8 @@ fn pairs(whole: &[u8]) -> impl Iterator<Item = Pair> {
 }
 
 impl Pair {
-    /// Returns true if this pair is the reference. `name` is its decoded name.
+    /// Returns true if this pair is the reference; `name` is the pair's decoded name. Returns an error if only some
+    /// servers read the pair as the reference.
     fn is_reference(&self, whole: &[u8], name: &str) -> Result<bool, BodyError> {
         // Some servers read a semicolon as a separator too.
         let mut others = whole[self.name.start..self.value.end].split(|b| *b == b';').skip(1);
@@ -104,13 +105,14 @@ impl Pair {
     }
 }
 
-/// Decodes like the most tolerant server.
+/// Decodes a name or a value like the most tolerant server: malformed escapes stay, and invalid UTF-8 is replaced.
 pub(super) fn loosely(piece: &[u8]) -> String {
     let spaced: Vec<u8> = piece.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
     percent_decode(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// Decodes strictly: replacing invalid UTF-8 would give two different requests the same meaning.
+/// Decodes a name or a value strictly. Invalid UTF-8 is an error: replacing it would give two different requests the
+/// same meaning.
 fn decode(piece: &[u8]) -> Result<Cow<'_, str>, BodyError> {
     let broken = |at: usize| !piece.get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit));
     if memchr::memchr_iter(b'%', piece).any(broken) {

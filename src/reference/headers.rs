@@ -21,8 +21,8 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Returns true for a field with the ids of a trace: forwarding them would let each side follow requests through the
-/// other's systems.
+/// Returns true for a field with trace ids. They are not forwarded, because each side could follow requests through the
+/// other side's systems.
 fn is_trace(name: &str) -> bool {
     matches!(
         name,
@@ -44,22 +44,24 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The field that marks the stored answer to a repeated request.
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Returns true for a request's field, other than a hop-by-hop field, that is not sent to Iluma.
+/// Returns true for a field of a request that is not sent to Iluma. Hop-by-hop fields are recognised by
+/// `is_hop_by_hop`.
 fn stays_with_request(name: &str) -> bool {
     let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
-    // The gateway makes its own host, answers `expect` itself, and has read the cache directives and the key.
+    // The gateway makes its own host, answers `expect` itself, and has read the cache directives and the idempotency
+    // key.
     let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma" | IDEMPOTENCY_KEY);
     let trace = name == "x-request-id" || is_trace(name);
-    // A client can't ask for a part of an answer: a secret could be cut into two parts.
+    // A client can't ask for a part of an answer: a secret that is cut into two parts would be found in neither.
     let part = matches!(name, "range" | "if-range");
     credential_or_session || for_us || trace || part || is_disguise(name)
 }
 
-/// Returns true for a field that makes some server see another method, URL, host or client address than the routed one,
-/// or that reveals the way of the request to the gateway. The spelling does not matter: many servers read `_` as `-`,
-/// and some drop both.
+/// Returns true for a field that may make a server see another method, URL, host or client address than the gateway
+/// did. Also returns true for a field that reveals the request's way to the gateway, such as `via`. The spelling does
+/// not matter: many servers read `_` as `-`, and some drop both. So every name with `_` counts.
 fn is_disguise(name: &str) -> bool {
-    // These are most fields of most requests. The search below would find nothing in them.
+    // Most fields of most requests have these names. The search below would find nothing in them.
     let is_common = matches!(
         name,
         "accept"
@@ -128,7 +130,8 @@ fn is_disguise(name: &str) -> bool {
         || equals.contains(&folded.as_str())
 }
 
-/// Returns true for an answer's field, other than a hop-by-hop field, that is not sent to the client.
+/// Returns true for a field of an answer that is not sent to the client. Hop-by-hop fields are recognised by
+/// `is_hop_by_hop`.
 fn stays_with_response(name: &str) -> bool {
     // A session of Iluma's load balancer belongs to the account, not to one team; alt-svc would lead clients around the
     // gateway; the gateway sets the other fields itself.
@@ -169,7 +172,8 @@ pub fn forget_body(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the hop-by-hop fields, the fields that `Connection` names, and the fields for which `stays` is true.
+/// Removes the hop-by-hop fields, the fields for which `stays` is true, and the fields that `Connection` names. The
+/// length, the type and the encoding of the body stay even if `Connection` names them.
 fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     let mut dropped: Vec<HeaderName> =
         headers.keys().filter(|name| is_hop_by_hop(name.as_str()) || stays(name.as_str())).cloned().collect();
@@ -187,7 +191,7 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     }
 }
 
-/// Returns true if the request asks for a simulated answer, also with an empty value.
+/// Returns true if the request asks for a simulated answer. A field with an empty value counts too.
 #[must_use]
 pub fn is_magic(headers: &HeaderMap) -> bool {
     headers.contains_key(MAGIC)
@@ -202,12 +206,12 @@ pub struct Directives {
     pub no_store: bool,
     /// True if the answer must come from the cache.
     pub only_if_cached: bool,
-    /// The largest age of an acceptable answer.
+    /// The largest age of an acceptable answer; `None` for any age.
     pub max_age: Option<Duration>,
 }
 
 impl Directives {
-    /// Reads the directives of a request; malformed ones are ignored.
+    /// Reads the directives of a request. Malformed directives are ignored.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
@@ -232,7 +236,8 @@ impl Directives {
         directives
     }
 
-    /// Returns the directives with a `max-age` of at most `most`.
+    /// Returns the directives with `max_age` lowered to `most`, if it is larger or missing. A `most` of `None` changes
+    /// nothing.
     #[must_use]
     pub fn at_most(self, most: Option<Duration>) -> Self {
         Self { max_age: self.max_age.into_iter().chain(most).min(), ..self }

@@ -3,7 +3,7 @@
 use super::headers::IDEMPOTENCY_KEY;
 use http::HeaderMap;
 
-/// The largest length of a key: UUIDs and the ids of common ledgers are far shorter.
+/// The largest length of a key in bytes: UUIDs and the ids of common ledgers are far shorter.
 const LARGEST: usize = 255;
 
 /// A valid key, without quotes.
@@ -18,8 +18,8 @@ pub struct IdempotencyKey(Box<[u8]>);
 pub struct MalformedKey;
 
 impl IdempotencyKey {
-    /// Returns the key of a request, if it has one. A key in quotes (RFC 9651, section 3.3.3) is the same key as
-    /// without quotes.
+    /// Returns the key of a request; `None` if the request has no key. A key in quotes (RFC 9651, section 3.3.3) is the
+    /// same key as without quotes.
     ///
     /// # Errors
     /// Returns an error if the key is malformed or given twice.

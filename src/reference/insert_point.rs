@@ -11,32 +11,32 @@ pub(super) struct InsertPoint {
     whole: Bytes,
     /// The bytes that the prefix replaces: empty, except for a `null`.
     cut: Range<usize>,
-    /// The text before the team's name.
+    /// The text that is inserted before the team's name.
     open: &'static str,
-    /// The text after the team's name.
+    /// The text that is inserted after the team's name.
     close: &'static str,
     /// True if the caller gave a reference.
     given: bool,
 }
 
 impl InsertPoint {
-    /// Returns the insert point before the reference at `at`.
+    /// Returns the insert point before the caller's reference, which begins at `at`.
     pub(super) fn given(whole: &Bytes, at: usize, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut: at..at, open, close, given: true }
     }
 
-    /// Returns the insert point of a missing reference; the prefix replaces `cut`.
+    /// Returns the insert point for a missing reference. The prefix replaces the bytes `cut`.
     pub(super) fn absent(whole: &Bytes, cut: Range<usize>, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut, open, close, given: false }
     }
 
-    /// Returns the body without a prefix.
+    /// Returns the body or the query without the prefix.
     pub(super) const fn whole(&self) -> &Bytes {
         &self.whole
     }
 
-    /// Returns the prefixed body. If the caller gave no reference, `absent` decides whether the body gets the bare
-    /// prefix.
+    /// Returns the body or the query with the prefix. If the caller gave no reference, `absent` decides whether the
+    /// bare prefix is inserted.
     pub(super) fn prefixed(&self, prefix: &ReferencePrefix, absent: Absent) -> Bytes {
         if !self.given && absent == Absent::Leave {
             return self.whole.clone();

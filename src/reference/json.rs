@@ -10,7 +10,7 @@ use crate::base::json::{self, Items, Members, span};
 use bytes::Bytes;
 use std::borrow::Cow;
 
-/// The deepest nesting that is read before the cache is bypassed: real requests are flat.
+/// The deepest nesting of values that is read. A deeper request bypasses the cache: real requests are flat.
 const DEEPEST: usize = 16;
 
 /// A byte order mark, which parsers may skip (RFC 8259, section 8.1).
@@ -52,14 +52,15 @@ pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     Ok(RequestContent { parameters, reference, ambiguity, place: Some(place) })
 }
 
-/// Returns true if a lone surrogate in a member's name may have been replaced: another name may have become equal.
+/// Returns true if a lone surrogate in a member's name may have been replaced. Different names may then have become
+/// equal.
 fn may_have_lost(name: &str) -> bool {
-    // The first test is fast, and most names end there.
+    // The first test is fast, and decides for most names.
     !name.is_ascii() && name.contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// Returns the reference in Iluma's spelling, as a slice of `body` if it has that spelling there. Returns `None` for a
-/// `null`.
+/// Returns the reference as JSON text with its quotes, in Iluma's spelling. A reference without escapes is a slice of
+/// `body`. Returns `None` for `null`, and an error for another value or a reference that is too long.
 fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     match value.as_bytes() {
         b"null" => return Ok(None),
@@ -67,7 +68,7 @@ fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
         _ => return Err(BodyError::Reference),
     }
     let (text, json) = if value.contains('\\') {
-        // The reference is read strictly: one with a lone surrogate could not be given back.
+        // The reference is read strictly: a reference with a lone surrogate could not be given back.
         let text: String = serde_json::from_str(value).map_err(|_| BodyError::Reference)?;
         let json = reference_json(&text);
         (text.len(), json)
@@ -77,7 +78,8 @@ fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     if text > LARGEST_REFERENCE { Err(BodyError::Reference) } else { Ok(Some(json)) }
 }
 
-/// Returns the canonical form of a value. Numbers keep their spelling: `1.0` differs from `1`, and no digit is lost.
+/// Returns the canonical form of a value. Numbers keep their spelling: `1.0` differs from `1`, and no digit is lost. At
+/// most `depth` levels are read. A value with more than one meaning, or with more levels, sets `ambiguity`.
 fn value_of<'a>(text: &'a str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Value<'a>, BodyError> {
     let bytes = text.as_bytes();
     let value = match bytes.first() {

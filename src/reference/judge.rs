@@ -5,17 +5,17 @@
 use super::body::BodyError;
 use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes};
 
-/// The largest number of bytes of a name or a reference that are examined. The longest prefix fits several times, even
-/// with each letter escaped.
+/// The number of bytes, before decoding, after which a longer name or reference is judged. The longest prefix fits
+/// several times, even with each letter escaped.
 pub(super) const BEGINNING: usize = 1 << 10;
 
-/// The longest reference in any spelling: an escape of JSON has six bytes for one byte.
+/// The longest reference in bytes, before decoding. An escape of JSON has six bytes for one byte.
 const LARGEST_RAW: usize = 6 * LARGEST_REFERENCE;
 
 /// Decodes the escapes of a text like the most tolerant server.
 pub(super) type Decode = fn(&[u8]) -> String;
 
-/// The check of one request, with its current name or reference.
+/// Checks the references of one request. It holds the name or the reference that is arriving.
 pub(super) struct Judge {
     own: ReferencePrefix,
     prefixes: ReferencePrefixes,
@@ -28,7 +28,7 @@ impl Judge {
         Self { own, prefixes, text: Vec::new(), decode }
     }
 
-    /// Takes the next byte of a name. Returns false if the name exceeds the bound; the byte is dropped then.
+    /// Takes the next byte of a name. Returns false, and drops the byte, if the name has [`BEGINNING`] bytes already.
     pub(super) fn name_byte(&mut self, byte: u8) -> bool {
         let fits = self.text.len() < BEGINNING;
         if fits {
@@ -37,7 +37,7 @@ impl Judge {
         fits
     }
 
-    /// Returns the held part of the name.
+    /// Returns the decoded part of the name that has arrived, up to the bound.
     pub(super) fn name(&self) -> String {
         (self.decode)(&self.text)
     }
@@ -47,7 +47,8 @@ impl Judge {
         self.text.clear();
     }
 
-    /// Takes the next byte of a reference.
+    /// Takes the next byte of a reference. Checks the beginning of a long reference once [`BEGINNING`] bytes have
+    /// arrived.
     pub(super) fn reference_byte(&mut self, byte: u8) -> Result<(), BodyError> {
         self.text.push(byte);
         if self.text.len() > LARGEST_RAW {
@@ -62,14 +63,14 @@ impl Judge {
         }
         let beginning = (self.decode)(&self.text);
         let trimmed = beginning.trim_start_matches(|c: char| c.is_whitespace() || c.is_control());
-        // After a kilobyte of spaces a name may still follow.
+        // After a kilobyte of spaces a prefix may still follow, which would not be checked.
         if trimmed.len() <= 32 && !trimmed.contains(':') {
             return Err(BodyError::Reference);
         }
         self.judge(&beginning)
     }
 
-    /// Checks a reference at the end of a piece, which may be the end of the reference.
+    /// Checks the received part of a reference at the end of a piece, because the body may end there.
     pub(super) fn so_far(&self) -> Result<(), BodyError> {
         if self.text.len() < BEGINNING { self.judge(&(self.decode)(&self.text)) } else { Ok(()) }
     }

@@ -16,7 +16,7 @@ use crate::base::json_template::{Absent, join};
 use bytes::{Buf as _, Bytes};
 use memchr::memmem::{self, Finder};
 
-/// The largest head of a part. Browsers' heads have a few hundred bytes, and a long file name in UTF-8 fits.
+/// The largest head of a part in bytes. Browsers' heads have a few hundred bytes, and a long file name in UTF-8 fits.
 const LARGEST_HEAD: usize = 16 << 10;
 
 /// The largest number of parts of a body: Iluma's forms have up to five.
@@ -24,7 +24,7 @@ const MOST_PARTS: usize = 128;
 
 /// The treatment of the reference.
 enum Task {
-    /// The reference gets the prefix. [`Absent`] decides about a body without a reference.
+    /// The reference gets the prefix. [`Absent`] decides whether a body without a reference gets the bare prefix.
     Prefix(ReferencePrefix, Absent),
     /// The reference passes unless it has another team's prefix.
     Scan(ReferencePrefix, ReferencePrefixes),
@@ -38,9 +38,10 @@ enum State {
     Start,
     /// The next byte is in a part's head.
     Head,
-    /// The next byte is in a part that passes; `fresh` is true directly after its head.
+    /// The next byte is in a part that passes. `fresh` is true until a byte of the part has passed.
     Part { fresh: bool },
-    /// The next byte is in the reference, which is held with its head until its end.
+    /// The next byte is in the reference. The reference and its head are held until the reference ends. `fresh` is true
+    /// until a byte of the reference has arrived.
     Reference { fresh: bool, head: Head },
     /// The next byte follows the closing delimiter.
     Closed,
@@ -48,12 +49,12 @@ enum State {
     Epilogue,
 }
 
-/// Passes a multipart body on, piece by piece.
+/// Reads a multipart body piece by piece, and prefixes its reference, scans it, or hashes the parts.
 pub(super) struct Rewriter {
     delimiter: Finder<'static>,
     task: Task,
     state: State,
-    /// Bytes that may become a delimiter: a copy, so that no chunk is kept alive.
+    /// Bytes that may begin a delimiter. They are a copy, so that the received piece can be freed.
     held: Vec<u8>,
     head: Vec<u8>,
     value: Vec<u8>,
@@ -80,7 +81,8 @@ impl Rewriter {
         Self { delimiter, task, state: State::Start, held, head, value, parts: 0, reference: None }
     }
 
-    /// Returns the hash of the parts and the fields among them; `None` if the body did not end, or was not hashed.
+    /// Returns the hash of the parts, and the [fields](Hashed). Returns `None` if the body did not end, or was not
+    /// hashed.
     pub(super) fn hashed(self) -> Option<Hashed> {
         self.finish().ok()?;
         match self.task {
@@ -89,7 +91,7 @@ impl Rewriter {
         }
     }
 
-    /// Returns the caller's reference as JSON text, once the whole body has passed.
+    /// Returns the caller's reference as JSON text; `None` until its part has ended, or if the body has no reference.
     pub(super) fn reference(&self) -> Option<Bytes> {
         self.reference.as_deref().map(reference_json)
     }
@@ -99,7 +101,7 @@ impl Rewriter {
         matches!(self.task, Task::Prefix(..))
     }
 
-    /// Returns the number of bytes that are held.
+    /// Returns the number of received bytes that are held.
     pub(super) fn held(&self) -> usize {
         self.held.len() + self.head.len() + self.value.len()
     }
@@ -178,13 +180,13 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Checks that the body may end here.
+    /// Returns an error if the body is incomplete.
     pub(super) fn finish(&self) -> Result<(), BodyError> {
         let whole = matches!(self.state, State::Closed | State::Epilogue) && self.held.is_empty();
         whole.then_some(()).ok_or(BodyError::Malformed)
     }
 
-    /// Passes a delimiter at the beginning of `data`, after `lead` bytes of line end.
+    /// Passes on the delimiter at the beginning of `data`. `lead` is the length of the line end before it: 0 or 2.
     fn delimiter(&mut self, data: &mut Bytes, lead: usize, out: &mut Pieces) -> Result<(), BodyError> {
         let end = lead + self.delimiter.needle().len();
         match data.get(end..end + 2) {
@@ -208,7 +210,8 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Appends a part with the bare prefix before the closing delimiter, which has `lead` bytes of line end.
+    /// Appends a part with the bare prefix before the closing delimiter. `lead` is the length of the line end before
+    /// that delimiter: 0 or 2.
     fn append(&self, prefix: &ReferencePrefix, lead: usize, out: &mut Pieces) {
         const HEAD: &[u8] = b"\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\n";
         let end_of_line = b"\r\n";
@@ -216,7 +219,7 @@ impl Rewriter {
         out.push(join(&[before, self.delimiter.needle(), HEAD, prefix.name().as_bytes(), b":", behind]));
     }
 
-    /// Collects a part's head, and begins its body.
+    /// Collects the head of a part. Once the head is complete, begins the part.
     fn head(&mut self, data: &mut Bytes, out: &mut Pieces) -> Result<(), BodyError> {
         const END: &[u8] = b"\r\n\r\n";
         let before = self.head.len();
@@ -293,7 +296,7 @@ impl Rewriter {
 enum Found {
     /// A delimiter with its line end begins at this position. The bytes after the delimiter may still be missing.
     Delimiter(usize),
-    /// This many bytes are no part of a delimiter.
+    /// No delimiter was found. The first `passes` bytes are no part of a delimiter.
     Nothing { passes: usize },
 }
 
@@ -308,7 +311,7 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
     while let Some(at) = finder.find(&data[from..]).map(|at| from + at) {
         match &data[..at] {
             [.., b'\r', b'\n'] => return Ok(Found::Delimiter(at - 2)),
-            // Some parsers read half a line end as a whole one.
+            // Some parsers read a bare CR or LF as a whole line end.
             [.., b'\r' | b'\n'] => return Err(BodyError::Malformed),
             // No other delimiter begins inside this one, because it has no line end.
             _ => from = at + delimiter.len(),
@@ -317,7 +320,8 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
     if fresh && delimiter.starts_with(data) {
         return Ok(Found::Nothing { passes: 0 });
     }
-    // The longest suffix that may begin a delimiter is held: a delimiter with its line end, or with half of it.
+    // The longest suffix that may begin a delimiter is held. The suffix may begin with CRLF, or with a bare CR or LF,
+    // after which a delimiter is refused.
     let earliest = data.len().saturating_sub(delimiter.len() + 1);
     let begins = |at: usize| match &data[at..] {
         [b'\r', b'\n', rest @ ..] | [b'\r' | b'\n', rest @ ..] => delimiter.starts_with(rest),
@@ -342,7 +346,7 @@ mod tests {
         Rewriter::prefix(&Boundary::of(TYPE.as_bytes()).unwrap(), prefix(), absent)
     }
 
-    /// Returns the passed bytes, and the largest number of bytes held in between.
+    /// Returns the passed bytes, the reference, and the largest number of bytes that were held after a piece.
     fn pass<'a>(
         mut rewriter: Rewriter,
         chunks: impl IntoIterator<Item = &'a [u8]>,
@@ -360,7 +364,7 @@ mod tests {
         Ok((passed, rewriter.reference, most))
     }
 
-    /// Prefixes the body in one piece, and checks that byte by byte gives the same.
+    /// Prefixes the body in one piece. Checks that the result is the same if the body arrives byte by byte.
     fn prefixed(body: &str) -> Result<(String, Option<String>), BodyError> {
         let whole = pass(rewriter(Absent::Insert), [body.as_bytes()]);
         let bytewise = pass(rewriter(Absent::Insert), body.as_bytes().chunks(1));
@@ -763,12 +767,12 @@ mod tests {
             let prefixed = format!("lending:{}", form.reference.as_deref().unwrap_or_default());
             prop_assert_eq!(own, [prefixed.as_bytes()]);
             prop_assert_eq!(reference, form.reference);
-            // A delimiter, a head and the reference are held, and never a file.
+            // A delimiter, a head and the reference are held, but never a file.
             prop_assert!(most <= form.boundary.len() + 8 + 120 + value, "{}", most);
         }
 
-        /// The forwarded bytes contain no reference without the prefix, whatever the body contains, and even if it is
-        /// cut off.
+        /// The forwarded bytes contain no reference without the prefix, whatever the body contains, and even if the
+        /// body is cut off.
         #[test]
         fn a_parser_of_another_make_finds_no_reference_without_prefix(
             pieces in proptest::collection::vec(prop::sample::select(vec![

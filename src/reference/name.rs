@@ -9,18 +9,18 @@ const FOLDED: &str = "referenceid";
 /// The meaning of a parameter's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Named {
-    /// All servers read it as the reference.
+    /// All servers read the parameter as the reference.
     Reference,
-    /// Some servers read it as the reference.
+    /// Some servers read the parameter as the reference.
     Ambiguous,
-    /// No server reads it as the reference.
+    /// No server reads the parameter as the reference.
     Other,
 }
 
 /// Returns the meaning of a parameter's name in JSON, a form, a query or a multipart body, for all kinds of servers.
-/// Some read `reference_id[0]` and `[reference_id]` as the same name (qs, PHP, Rack). Others ignore case, trim, end at
-/// NUL, or replace dots and spaces by underscores (PHP). Others read `referenceId` and `reference-id` as the same field
-/// (Jackson, Spring).
+/// Some servers read `reference_id[0]` and `[reference_id]` as `reference_id` (qs, PHP, Rack). Others ignore case, trim
+/// names, cut them at NUL, or replace dots and spaces by underscores (PHP). Others read `referenceId` and
+/// `reference-id` as the same field (Jackson, Spring).
 pub(super) fn named(name: &str) -> Named {
     if name == REFERENCE {
         Named::Reference
@@ -31,8 +31,8 @@ pub(super) fn named(name: &str) -> Named {
     }
 }
 
-/// Returns the meaning of an incomplete name, as far as it is known: a name that may still become the reference is
-/// ambiguous.
+/// Returns the meaning of a name of which only the beginning is known. A name that may still become the reference's
+/// name is ambiguous.
 pub(super) fn named_so_far(name: &str) -> Named {
     let mut expected = FOLDED.chars();
     let may_become = folded(name).all(|letter| expected.next() == Some(letter));
@@ -44,7 +44,7 @@ fn folded(name: &str) -> impl Iterator<Item = char> {
     name.chars().flat_map(char::to_lowercase).filter(|letter| letter.is_alphanumeric())
 }
 
-/// Returns true if a server that cuts off names after an unusual character reads the reference's name.
+/// Returns true if a server that cuts names off at an unusual character, such as `[`, reads the reference's name.
 fn begins_with_reference(name: &str) -> bool {
     let skipped = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '[' | '"' | '\'' | '\u{feff}');
     let name = name.trim_start_matches(skipped).as_bytes();

@@ -1,7 +1,7 @@
 //! Parameters of a header field (RFC 9110, section 5.6.6), accepted only if all parsers agree.
 
-/// The largest number of parameters of a field. Two are usual; the bound exists because each is compared with all
-/// others.
+/// The largest number of parameters of a field. Two parameters are usual. The bound exists because each parameter is
+/// compared with all others.
 const MOST_PARAMETERS: usize = 16;
 
 /// A parameter of a field, without the quotes of its value.
@@ -11,7 +11,7 @@ pub(super) struct Parameter<'a> {
 }
 
 /// Parses `; name=value; name="value"`. Returns `None` if the text is malformed or has too many parameters. Returns
-/// `None` too if it escapes a quote, which some parsers read as the end of the value.
+/// `None` too if the text escapes a quote, which some parsers read as the end of the value.
 pub(super) fn parameters(mut rest: &[u8]) -> Option<Vec<Parameter<'_>>> {
     let mut parameters = Vec::new();
     while parameters.len() <= MOST_PARAMETERS {

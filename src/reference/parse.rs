@@ -1,4 +1,4 @@
-//! Reads a request from a body by the type that its head declares.
+//! Parses the body of a request by the content type that its head declares.
 
 use super::body::BodyError;
 use super::content::{Ambiguity, RequestContent};
@@ -11,8 +11,8 @@ impl RequestContent {
     /// Parses a JSON or form body.
     ///
     /// # Errors
-    /// Returns an error if the body is encoded, malformed or of another type, or if the reference can't be read exactly
-    /// and so could not be given back.
+    /// Returns an error if the body is encoded, malformed or of another type. Also returns an error if the reference
+    /// can't be read exactly, because the answer could not repeat it to the caller.
     pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Self, BodyError> {
         let (kind, charset) = Kind::with_charset(headers)?;
         let mut content = match kind {

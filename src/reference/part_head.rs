@@ -11,7 +11,8 @@ use std::ops::Range;
 #[derive(Default)]
 pub(super) struct Head {
     pub(super) is_reference: bool,
-    /// The position of the digits of the part's content length.
+    /// The position of the digits of `content-length` in the head. `None` if the head has no such field, or if the part
+    /// is not the reference.
     pub(super) length: Option<Range<usize>>,
     /// True if the part's charset equals UTF-8 for ASCII characters only, so that the reference must be ASCII.
     pub(super) must_be_ascii: bool,
@@ -83,7 +84,7 @@ impl Head {
     }
 }
 
-/// Splits a head at CRLF only.
+/// Splits a head into lines. Only CRLF ends a line.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -94,9 +95,9 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 only on ASCII.
-/// Returns `None` for another charset, or for a type that some servers read as a file. JSON is accepted, because some
-/// clients label every text part as JSON.
+/// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 only for ASCII
+/// characters. Returns `None` for another charset, for malformed parameters, or for a type that some servers read as a
+/// file. JSON is accepted, because some clients label every text part as JSON.
 fn is_utf8(kind: &[u8]) -> Option<bool> {
     let end = kind.iter().position(|b| *b == b';').unwrap_or(kind.len());
     let essence = kind[..end].trim_ascii();
@@ -115,7 +116,7 @@ fn is_utf8(kind: &[u8]) -> Option<bool> {
     Some(utf8)
 }
 
-/// Returns true if the charset encodes ASCII characters as ASCII does.
+/// Returns true for a known charset that encodes ASCII characters as ASCII does.
 pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
     let known: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"windows-1252"];
     known.iter().any(|known| charset.eq_ignore_ascii_case(known))
@@ -124,7 +125,7 @@ pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
 /// The content disposition of a part.
 struct Disposition {
     is_reference: bool,
-    /// True if it has a name and no other parameter.
+    /// True if the disposition has no parameter except the name.
     alone: bool,
 }
 
@@ -135,7 +136,8 @@ impl Disposition {
             return Err(BodyError::Malformed);
         }
         let parameters = parameters(&value[end..]).ok_or(BodyError::Malformed)?;
-        // The name must come first: a parser that searches for `name=` without reading the rest must find the same one.
+        // The name must come first: a parser that searches for `name=` without reading the rest must find the same
+        // name.
         let (first, others) = parameters.split_first().ok_or(BodyError::Malformed)?;
         if !first.name.eq_ignore_ascii_case(b"name") {
             return Err(BodyError::Malformed);
@@ -168,7 +170,8 @@ impl Disposition {
     }
 }
 
-/// Returns true if a parser that splits at every semicolon finds the reference's name in a value.
+/// Returns true if a parser that splits at every semicolon, even between quotes, may find the reference's name in a
+/// value.
 fn hides_reference(value: &[u8]) -> bool {
     value.contains(&b'=') && memmem::find(&value.to_ascii_lowercase(), REFERENCE.as_bytes()).is_some()
 }

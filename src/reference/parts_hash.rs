@@ -7,13 +7,14 @@ use super::parameters::parameters;
 use super::part_head::lines;
 use sha2::{Digest as _, Sha256};
 
-/// The largest value of a part that is kept as a field: names and numbers of persons are shorter.
+/// The largest value in bytes that is kept as a field: names and identity numbers are shorter.
 const LARGEST_FIELD: usize = 4 << 10;
 
-/// The hash of all parts, and the names and values of the parts that are no files.
+/// The hash of all parts, and the fields as pairs of name and value. A field is a part without a file name, whose value
+/// is UTF-8 and has at most [`LARGEST_FIELD`] bytes.
 pub(super) type Hashed = ([u8; 32], Vec<(String, String)>);
 
-/// The parts so far.
+/// The hash and the fields of the parts that have arrived.
 #[derive(Default)]
 pub(super) struct PartsHash {
     whole: Sha256,
@@ -24,12 +25,12 @@ pub(super) struct PartsHash {
 /// The part whose bytes are arriving.
 struct Part {
     hash: Sha256,
-    /// The name of a part that is no file.
+    /// The name of the part; `None` for a file, and once the value exceeds [`LARGEST_FIELD`].
     field: Option<String>,
     value: Vec<u8>,
 }
 
-/// The fields of a part's head that the hash contains.
+/// The facts of a part's head that go into the hash: name, file name and content type.
 #[derive(Default)]
 struct Identity<'a> {
     name: Option<&'a [u8]>,
@@ -38,7 +39,7 @@ struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// Reads the head of a part, which was found well-formed.
+    /// Reads the head of a part. The head was found well-formed before.
     fn of(head: &'a [u8]) -> Self {
         let mut identity = Self::default();
         for line in lines(head) {
@@ -75,7 +76,7 @@ impl PartsHash {
         self.part = Some(Part { hash: Sha256::new(), field, value: Vec::new() });
     }
 
-    /// Takes bytes of the part.
+    /// Takes the next bytes of the part.
     pub(super) fn data(&mut self, data: &[u8]) {
         let Some(part) = &mut self.part else { return };
         part.hash.update(data);
@@ -95,7 +96,7 @@ impl PartsHash {
         }
     }
 
-    /// Returns the hash of all parts, and the parts that are no files and have at most 4 KiB.
+    /// Returns the hash of all parts, and the [fields](Hashed).
     pub(super) fn finish(self) -> Hashed {
         (self.whole.finalize().into(), self.fields)
     }

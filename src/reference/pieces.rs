@@ -4,11 +4,11 @@ use crate::base::json_template::join;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// Pieces that are ready to be forwarded; small ones are joined.
+/// A queue of pieces that are ready to be forwarded. Small pieces are joined.
 #[derive(Default)]
 pub(super) struct Pieces(VecDeque<Bytes>);
 
-/// The largest size of a piece that is joined from small ones: joining costs a copy and saves a frame.
+/// The largest piece in bytes that is joined from smaller ones. Joining costs a copy and saves a frame.
 const SMALL: usize = 4 << 10;
 
 impl Pieces {

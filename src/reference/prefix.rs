@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// entry, callback and answer repeats the reference.
 pub(super) const LARGEST_REFERENCE: usize = 4 << 10;
 
-/// A team's name and a colon, which precede its references.
+/// A team's name and a colon, which precede the team's references.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferencePrefix(TenantName);
 
@@ -47,40 +47,41 @@ impl ReferencePrefixes {
         Self(names.into())
     }
 
-    /// Returns the team of this name, if its prefix is one of these.
+    /// Returns the team with this name; `None` if no team of the account has this name.
     #[must_use]
     pub fn tenant(&self, name: &str) -> Option<&TenantName> {
         let at = self.0.binary_search_by(|known| known.as_str().cmp(name)).ok()?;
         self.0.get(at)
     }
 
-    /// Returns true if some server may read the reference as one that begins with the prefix of a team other than
-    /// `own`. An incomplete reference is judged by its received part.
+    /// Returns true if a server may find the prefix of a team other than `own` at the beginning of the reference.
+    /// Leading spaces are ignored, because some servers trim values. An incomplete reference is judged by its received
+    /// part.
     #[must_use]
     pub fn is_foreign(&self, own: &ReferencePrefix, reference: &str) -> bool {
-        // Some servers trim values; some count a byte order mark as a space.
+        // Some servers also count a byte order mark as a space.
         let reference = reference.trim_start_matches(|c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}');
         let name = reference.split_once(':').map(|(name, _)| name);
         name.and_then(|name| self.tenant(name)).is_some_and(|tenant| tenant != own.tenant())
     }
 }
 
-/// Returns the text of a reference that is given as JSON text with its quotes; `None` if it is not a JSON string.
+/// Decodes a reference from JSON text with quotes. Returns `None` if the text is not a JSON string.
 #[must_use]
 pub fn reference_text(json: &[u8]) -> Option<String> {
     serde_json::from_slice(json).ok()
 }
 
-/// Returns a reference as JSON text with its quotes.
+/// Returns a reference as JSON text with quotes.
 #[must_use]
 pub fn reference_json(text: &str) -> Bytes {
     // A string can always be written as JSON.
     serde_json::to_vec(text).unwrap_or_default().into()
 }
 
-/// Splits the inside of a JSON string after its first colon, in any spelling. Returns the name before the colon, even
-/// if no team has it, and the position after the colon. Returns `None` if the string does not begin with a name and a
-/// colon.
+/// Reads a prefix at the beginning of a JSON string; `inner` is the text between the quotes. The name and the colon may
+/// be written with `\u` escapes. Returns the name, which may be empty or belong to no team, and the position after the
+/// colon. Returns `None` if `inner` does not begin with a valid name and a colon.
 pub(super) fn json_prefix(inner: &[u8]) -> Option<(String, usize)> {
     let (mut name, mut at) = (String::new(), 0);
     loop {

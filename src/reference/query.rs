@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 
 impl ReferencePrefix {
-    /// Prefixes the reference in the query of a target. Also returns the caller's own reference: JSON text with its
-    /// quotes, or `None` if the parameter is missing. Iluma refuses lists without a reference, so `absent` is mostly
-    /// [`Absent::Leave`].
+    /// Returns the target with the reference in its query prefixed, and the caller's own reference as JSON text with
+    /// its quotes. If the parameter is missing, the reference is `None`, and `absent` decides whether the query gets
+    /// the bare prefix. For lists `absent` is [`Absent::Leave`], because Iluma itself refuses a list without a
+    /// reference.
     ///
     /// # Errors
     /// Returns an error if `reference_id` is given twice, or can't be read exactly.
@@ -22,7 +23,7 @@ impl ReferencePrefix {
             return Ok((target.clone(), reference));
         }
         let whole = join(&[target.path().as_bytes(), b"?", &prefixed]);
-        // The text was a valid target before, and the characters of a prefix are all valid in one.
+        // The text was a valid target before, and all characters of a prefix are valid in a target.
         let target = PathAndQuery::from_maybe_shared(whole).map_err(|_| BodyError::Malformed)?;
         Ok((target, reference))
     }

@@ -1,11 +1,12 @@
 //! Finds a prefixed reference that a text quotes, in clear or escaped.
 //!
-//! Invariant: the time is linear in the length of the text plus that of the reference, even for repetitive ones.
+//! Invariant: the time is linear in the length of the text plus the length of the reference, even if both are
+//! repetitive.
 
 use crate::base::unescape::{Unit, readings, units};
 use std::ops::Range;
 
-/// A prefix in a text, and the end of the quote that it begins.
+/// A quoted reference in a text: the position of its prefix, and the end of the whole quote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Quote {
     pub(super) prefix: Range<usize>,
@@ -17,8 +18,8 @@ pub(super) struct Needle {
     bytes: Vec<u8>,
     /// The length of the prefix with its colon.
     prefix: usize,
-    /// The failure function (Knuth, Morris, Pratt): for each prefix of the needle, the length of its longest proper
-    /// suffix that is a prefix of the needle too.
+    /// The failure function (Knuth, Morris, Pratt): for each beginning of the needle, the length of its longest proper
+    /// suffix with which the needle begins too.
     borders: Vec<usize>,
 }
 
@@ -70,7 +71,8 @@ impl Needle {
     }
 }
 
-/// Returns the end of the colon at `at`, in clear or escaped; `None` if there is no colon.
+/// Returns the position after the colon at `at`, which may be in clear or escaped. Returns `None` if no colon is at
+/// `at`.
 pub(super) fn colon(text: &[u8], at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
     let spelled = |spelling: &[u8]| {
@@ -81,7 +83,7 @@ pub(super) fn colon(text: &[u8], at: usize) -> Option<usize> {
     spelled(b":").or(json).or_else(|| spelled(b"\\:")).or_else(|| spelled(b"%3a")).map(|length| at + length)
 }
 
-/// Returns true if a whole name begins at `at`: not the end of a longer name, and not a part of an escape.
+/// Returns true if a name may begin at `at`. Returns false within a longer name or within an escape.
 pub(super) fn begins_word(text: &[u8], at: usize) -> bool {
     let before = &text[..at];
     let escape = |length: usize| {

@@ -33,16 +33,16 @@ pub(super) enum Kind {
 pub enum EncodedBody {
     /// The body is refused.
     Refused,
-    /// The body is scanned as it is and decoded. It is forwarded unchanged.
+    /// The body is scanned twice: as it is, and decoded. It is forwarded unchanged.
     Decoded,
 }
 
-/// Returns the kind of scan for a body: form, multipart, or JSON for every other type, because a server that ignores
-/// content types may read any body as JSON.
+/// Returns the kind of scan for a body. Every type except forms and multipart is scanned as JSON, because a server that
+/// ignores content types may read any body as JSON.
 ///
 /// # Errors
-/// Returns an error if the body can't be scanned: it has two types, a type that servers read differently, a malformed
-/// boundary, or a charset unlike ASCII.
+/// Returns an error if the body can't be scanned: it has more than one content type, a type that servers read
+/// differently, a malformed boundary, or a charset unlike ASCII.
 pub(super) fn kind(headers: &HeaderMap) -> Result<Kind, BodyError> {
     let kind = kind_in_any_charset(headers)?;
     let is_odd = headers.get(CONTENT_TYPE).is_some_and(|value| charsets(value).any(|charset| !is_like_ascii(charset)));
@@ -67,19 +67,19 @@ fn kind_in_any_charset(headers: &HeaderMap) -> Result<Kind, BodyError> {
     Ok(if form { Kind::Form } else { Kind::Json })
 }
 
-/// Scans the query of a target on a route where references are not prefixed; on other routes
-/// [`ReferencePrefix::target`] prefixes it.
+/// Scans the query of a target for another team's prefix, on a route where references are not prefixed. On other routes
+/// [`ReferencePrefix::target`] prefixes the query.
 ///
 /// # Errors
-/// Returns an error if a reference begins with the prefix of a team other than `own`, if it is too long, or if a name
-/// is too long.
+/// Returns an error if a reference begins with the prefix of a team other than `own`, or if a reference or a
+/// parameter's name is too long to be checked.
 pub fn scan_query(target: &PathAndQuery, own: &ReferencePrefix, prefixes: &ReferencePrefixes) -> Result<(), BodyError> {
     let mut judge = Judge::new(own.clone(), prefixes.clone(), loosely);
     FormReader::query().feed(target.query().unwrap_or_default().as_bytes(), &mut judge)
 }
 
-/// Scans a body that was read whole, on a route where references are not prefixed. Its charset is not judged: the body
-/// is forwarded under a content type without a charset.
+/// Scans a body that was read whole for another team's prefix, on a route where references are not prefixed. Its
+/// charset is not checked, because the body is forwarded under a content type without a charset.
 ///
 /// # Errors
 /// Returns an error if a reference begins with the prefix of a team other than `own`, or if the body can't be scanned.
@@ -102,8 +102,8 @@ pub fn scan_body(
     }
 }
 
-/// Scans a body that is JSON or a form while it passes, as it is and decoded. A server that ignores the encoding reads
-/// the body as it is.
+/// Scans a JSON or form body while it passes. An encoded body is scanned twice: decoded, and as it is, because a server
+/// that ignores the encoding reads the body as it is.
 pub(super) struct BodyScanner {
     plain: ForeignPrefixScanner,
     encoded: Option<EncodedScanner>,

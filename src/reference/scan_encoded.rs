@@ -9,7 +9,7 @@ use super::foreign_prefix::ForeignPrefixScanner;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use std::io::{self, Write};
 
-/// The largest body, decoded. Pictures in base64 have several megabytes.
+/// The largest decoded length of a body in bytes. Pictures in base64 have several megabytes.
 const LARGEST_DECODED: usize = 16 << 20;
 
 /// Decodes a body piece by piece, in each way in which a server may decode it, and scans it.
@@ -57,7 +57,7 @@ impl Decoder {
     }
 }
 
-/// Decodes a piece, up to its last byte. Returns the decoder's result and the fault that its sink has found.
+/// Decodes a whole piece. Returns the decoder's result, and the fault that its sink found in the decoded bytes, if any.
 fn decode<D: Write>(
     decoder: &mut D,
     data: &[u8],

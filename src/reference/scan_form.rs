@@ -11,8 +11,8 @@ enum ScanState {
     /// The next byte may begin the first name of a body. A body that is JSON is recognised here.
     Start,
     Name,
-    /// The next byte is in the value of the reference. `length` is its decoded length so far, `digits` the number of
-    /// hexadecimal digits that an escape still needs.
+    /// The next byte is in the value of the reference. `length` is the decoded length of the value so far. `digits` is
+    /// the number of hexadecimal digits that the current escape still needs.
     Reference {
         length: usize,
         digits: u8,
@@ -20,18 +20,18 @@ enum ScanState {
     Skipped,
 }
 
-/// Reads a form byte by byte.
+/// Reads a form or a query byte by byte.
 pub(super) struct FormReader {
     state: ScanState,
 }
 
 impl FormReader {
-    /// Returns the reader of a body.
+    /// Returns a reader for a body.
     pub(super) const fn body() -> Self {
         Self { state: ScanState::Start }
     }
 
-    /// Returns the reader of a query.
+    /// Returns a reader for a query.
     pub(super) const fn query() -> Self {
         Self { state: ScanState::Name }
     }
@@ -50,7 +50,8 @@ impl FormReader {
             }
             at += skipped + 1;
         }
-        // The end of the body may be the end of the reference, so its received part is checked before it passes.
+        // The body may end after this piece, and a server may accept the incomplete reference. So the received part of
+        // the reference is checked before it passes.
         if matches!(self.state, ScanState::Reference { .. }) { judge.so_far() } else { Ok(()) }
     }
 
@@ -70,7 +71,9 @@ impl FormReader {
             }
             (ScanState::Start | ScanState::Name, _) if judge.name_byte(byte) => ScanState::Name,
             (ScanState::Start | ScanState::Name, _) => {
-                // A file that is declared as a form looks like one long name. An incomplete escape has no letter yet.
+                // A file that is declared as a form looks like one long name, and is skipped. A name that may still
+                // become the reference's name is refused. A name that ends with an incomplete escape is refused too,
+                // because the letter of the escape is unknown.
                 let name = judge.name();
                 let end = name.len() - name.len().min(2);
                 if name.as_bytes()[end..].contains(&b'%') || named_so_far(&name) != Named::Other {

@@ -10,7 +10,7 @@ pub(super) struct JsonReader {
     depth: usize,
     /// True if the next string is a value of the object itself, false if it is a name.
     value: bool,
-    /// True if that value is the reference.
+    /// True if the latest name of the object itself is the reference's name, or if some servers read it as that name.
     reference: bool,
     state: ScanState,
 }
@@ -54,7 +54,8 @@ impl JsonReader {
             }
             at += skipped + 1;
         }
-        // The end of the body may be the end of the reference, so its received part is checked before it passes.
+        // The body may end after this piece, and a server may accept the incomplete reference. So the received part of
+        // the reference is checked before it passes.
         if matches!(self.state, ScanState::Reference { .. }) { judge.so_far() } else { Ok(()) }
     }
 
@@ -131,7 +132,7 @@ impl JsonReader {
     }
 }
 
-/// Returns the decoded inside of a JSON string, which may be incomplete or malformed.
+/// Decodes the text between the quotes of a JSON string. The text may be incomplete or malformed.
 pub(super) fn unescaped(inner: &[u8]) -> String {
     let (mut text, mut rest) = (Vec::with_capacity(inner.len()), inner);
     while let Some((byte, behind)) = rest.split_first() {
@@ -147,7 +148,7 @@ pub(super) fn unescaped(inner: &[u8]) -> String {
                 let Some((hex, behind)) = rest.split_at_checked(4) else { break };
                 rest = behind;
                 let code = std::str::from_utf8(hex).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
-                // Half a surrogate pair is a letter that is in no name, and no space.
+                // Half a surrogate pair becomes a character that is in no team's name and is no space.
                 code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             b'n' => '\n',

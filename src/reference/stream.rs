@@ -29,8 +29,8 @@ pub struct FilteredBody<B> {
     trailers: Option<HeaderMap>,
     stage: Stage,
     outcome: Arc<Outcome>,
-    /// The work for which the end of the body waits. A body must be `Sync`, which the lock provides; no other task
-    /// takes the lock.
+    /// The work for which the end of the body waits; `None` if it waits for nothing. The lock is there only because a
+    /// body must be `Sync`: no other task takes it.
     held: Mutex<Option<Work>>,
 }
 
@@ -55,7 +55,7 @@ enum Stage {
 
 /// Work that a body waits for.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-/// Makes the work for a caller's reference.
+/// A function that makes the work for a caller's reference, given as JSON text.
 type ToWork = Box<dyn FnOnce(Bytes) -> Work + Send>;
 
 /// The result of a forwarded body, for code that no longer holds the body.
@@ -66,16 +66,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Holds back the end of the body until the work for the caller's reference is done, so Iluma does not have the
-    /// whole body before. `work` makes that work. It is not called if the caller gives no reference, or if the body has
-    /// ended.
+    /// Holds back the end of the body until the future that `work` returns is done. So Iluma can't have the whole body
+    /// earlier. `work` gets the caller's reference as JSON text. It is not called if the caller gives no reference, or
+    /// if the body has ended already.
     pub fn before_end(&self, work: impl FnOnce(Bytes) -> Work + Send + 'static) {
         *self.before_end.lock() = Some(Box::new(work));
     }
 
-    /// Returns the caller's reference as JSON text with its quotes, or the reason why the body was cut off. The
-    /// reference is `None` if the caller gave none, or if references were only scanned. The result is `None` until the
-    /// body has ended or was cut off, and stays `None` if the body was dropped before.
+    /// Returns the result of the body; `None` until the body has ended or was cut off. It stays `None` if the body was
+    /// dropped before. `Ok` has the caller's reference as JSON text with its quotes. The reference is `None` if the
+    /// caller gave none, or if the body is not multipart. `Err` has the reason why the body was cut off.
     #[must_use]
     pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
         self.result.get().cloned()
@@ -115,14 +115,14 @@ impl<B> FilteredBody<B>
 where
     B: Body<Data = Bytes>,
 {
-    /// Prefixes the reference of a multipart body. Its new length is not known in advance: the head must not declare
-    /// one.
+    /// Prefixes the reference of a multipart body. The head must not declare a length, because the new length is not
+    /// known in advance. If the body has no reference, `absent` decides whether it gets the bare prefix.
     pub fn prefix(body: B, boundary: &Boundary, prefix: ReferencePrefix, absent: Absent) -> Self {
         Self::new(body, Filter::Multipart(Box::new(Rewriter::prefix(boundary, prefix, absent))))
     }
 
     /// Passes a body on unchanged, and cuts it off if its reference has the prefix of a team other than `own`. The body
-    /// may have any type. If it is neither a form nor multipart, it is scanned as JSON if it begins like an object.
+    /// may have any type. A body that is neither a form nor multipart is scanned as JSON if it begins like an object.
     ///
     /// # Errors
     /// Returns an error if the body can't be scanned.
@@ -304,7 +304,7 @@ mod tests {
         text.as_bytes().chunks(size).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect()
     }
 
-    /// Returns the part of a body that Iluma received when it ends or is cut off.
+    /// Returns the text that passed to Iluma, the trailers, and the error that cut the body off.
     async fn drain<B>(mut body: FilteredBody<B>) -> (String, Option<HeaderMap>, Option<StreamError<B::Error>>)
     where
         B: Body<Data = Bytes> + Unpin,

@@ -49,7 +49,7 @@ impl Answer {
 
 /// A record of Iluma, in an answer, a list or a callback.
 pub struct Record {
-    /// Iluma's id, as text.
+    /// Iluma's id, as text; `None` if it is missing or null.
     pub id: Option<String>,
     /// The team whose prefix the reference has; `None` if it has no known team's prefix.
     pub prefixed_by: Option<TenantName>,
@@ -79,7 +79,8 @@ impl Record {
         Self::of(body, text, &serde_json::from_str(text).ok()?, prefixes)
     }
 
-    /// Reads a record whose `text`, a part of `body`, was parsed into `members`.
+    /// Reads a record from its `members`, which were parsed from `text`, a part of `body`. Returns `None` if the record
+    /// repeats `id` or `reference_id`.
     fn of(body: &Bytes, text: &str, members: &Members<'_>, prefixes: &ReferencePrefixes) -> Option<Self> {
         // The result is `None` if the reference is given twice.
         let spliced = JsonTemplate::around(text, members, Absent::Insert)?;
@@ -95,8 +96,8 @@ impl Record {
         Some(Self::assemble(body.slice_ref(text.as_bytes()), id, reference, spliced, prefixes))
     }
 
-    /// Makes the record of an answer that was parsed before. Returns `None` if the answer is no object, or repeats a
-    /// member that identifies records.
+    /// Makes a record from an answer that was parsed before. Returns `None` if the answer is no object, or repeats its
+    /// id, its state or its reference.
     #[must_use]
     pub fn of_answer(answer: &iluma::answer::Answer, prefixes: &ReferencePrefixes) -> Option<Self> {
         if !answer.is_record() {
@@ -128,7 +129,7 @@ impl Record {
         Self { id, prefixed_by, reference, body, spliced }
     }
 
-    /// Returns the ownership of the record, as the team of the prefix sees it.
+    /// Returns the ownership of the record for the team of `prefix`.
     #[must_use]
     pub fn ownership(&self, prefix: &ReferencePrefix) -> Ownership {
         match &self.prefixed_by {
@@ -138,8 +139,9 @@ impl Record {
         }
     }
 
-    /// Returns the record for the team that made it with this reference: in Iluma's spelling, without the prefix. An
-    /// empty reference is inserted again, because Iluma echoes the bare prefix both for it and for no reference.
+    /// Returns the body without the prefix, for the team that made the record with this reference (JSON text with its
+    /// quotes). The reference keeps Iluma's spelling. An empty reference is inserted again: Iluma echoes the bare
+    /// prefix both for an empty reference and for none.
     #[must_use]
     pub fn made_with(&self, reference: Option<&[u8]>) -> Bytes {
         match reference {
@@ -154,8 +156,8 @@ impl Record {
         &self.body
     }
 
-    /// Returns the body for the team of the prefix. Its reference is the text after the prefix; if there is no text, it
-    /// has no reference. A record without a prefix is unchanged.
+    /// Returns the body for the team that the record's own prefix names. The reference is the text after the prefix. If
+    /// there is no such text, the reference is removed. A record without a known team's prefix is unchanged.
     #[must_use]
     pub fn own(&self) -> Bytes {
         match &self.prefixed_by {
@@ -164,20 +166,20 @@ impl Record {
         }
     }
 
-    /// Returns the [own](Self::own) body, or the body without a reference if the prefix is another team's. A team that
-    /// shares the record has a reference of its own: use [`Record::with`].
+    /// Returns the body for the team of `prefix`: without a reference if the record has another team's prefix, else the
+    /// [own](Self::own) body. For a team that shares the record under its own reference, use [`Record::with`].
     #[must_use]
     pub fn seen_by(&self, prefix: &ReferencePrefix) -> Bytes {
         if self.ownership(prefix) == Ownership::Foreign { self.with(None) } else { self.own() }
     }
 
-    /// Returns the body with this reference (JSON text with its quotes), or without a reference.
+    /// Returns the body with this reference (JSON text with its quotes), or without a reference for `None`.
     #[must_use]
     pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         self.spliced.with(reference)
     }
 
-    /// Returns the body as a template for any owner's reference, to be stored.
+    /// Returns the body as a template, into which any owner's reference can be inserted.
     #[must_use]
     pub fn into_spliced(self) -> JsonTemplate {
         self.spliced
@@ -200,7 +202,8 @@ pub struct List {
 }
 
 impl List {
-    /// Reads a list whose array is `array`, a part of `text`, which is a part of `body`.
+    /// Reads the items of `array`. `text` is `body` as text, and `array` is a part of it. Returns `None` if `array` is
+    /// malformed.
     fn of(body: &Bytes, text: &str, array: &str, prefixes: &ReferencePrefixes) -> Option<Self> {
         let Items(items) = serde_json::from_str(array).ok()?;
         let item = |item: &str| {
@@ -211,14 +214,14 @@ impl List {
         Some(Self { body: body.clone(), items: items.iter().map(|raw| item(raw.get())).collect() })
     }
 
-    /// Returns the records in their order. Items that are not records are omitted, and never passed on.
+    /// Returns the records in their order. Items that are not records are omitted; no team gets them.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.items.iter().filter_map(|(_, record)| record.as_ref())
     }
 
-    /// Returns the page with the records for which `keep` is true, each as [the team sees it](Record::seen_by). Iluma's
-    /// other members (`has_more`, links) stay, with the caller's own reference in them. `keep` is called for each
-    /// record in order.
+    /// Returns the page with the records for which `keep` is true, each as [the team sees it](Record::seen_by). The
+    /// other members (`has_more`, links) stay; references in them lose the prefix. `keep` is called for each record in
+    /// order.
     ///
     /// Iluma's cursors are unchanged: a page may have fewer records than its limit, or none, and still have a next
     /// page.
@@ -252,12 +255,13 @@ pub struct PrefixStripper {
     prefix: ReferencePrefix,
     /// The prefix and the caller's own reference; `None` if the caller gave no reference, or an empty one.
     needle: Option<Needle>,
-    /// True if the caller's own reference itself begins with the prefix: then a prefix may be the caller's own text.
+    /// True if the caller's own reference begins with the prefix. Then a prefix in an answer may be the caller's own
+    /// text.
     is_prefix_like: bool,
 }
 
 impl PrefixStripper {
-    /// Makes the stripper for a caller's reference, or for none.
+    /// Makes the stripper for a caller's own reference. `reference` is `None` if the caller gave no reference.
     #[must_use]
     pub fn new(prefix: ReferencePrefix, reference: Option<&str>) -> Self {
         let needle = reference.filter(|own| !own.is_empty()).map(|own| Needle::new(prefix.name(), own));
@@ -267,9 +271,10 @@ impl PrefixStripper {
         Self { prefix, needle, is_prefix_like }
     }
 
-    /// Returns an error, or another text, without the prefix. The prefix is removed before the caller's reference (in
-    /// clear, escaped as in JSON, percent-encoded), in a parameter `reference_id`, and where it stands alone between
-    /// quotes or the like. In a record a member with only the prefix is removed as well.
+    /// Returns an error, or another text, without the prefix. The prefix is removed in three places: directly in front
+    /// of the caller's reference, at the beginning of a parameter `reference_id`, and alone between quotes or brackets.
+    /// The reference may be in clear, escaped as in JSON, or percent-encoded. If the text is a record, a `reference_id`
+    /// with only the prefix is removed as a whole.
     #[must_use]
     pub fn error(&self, body: &Bytes) -> Bytes {
         let own = ReferencePrefixes::of([self.prefix.tenant().clone()]);
@@ -277,14 +282,15 @@ impl PrefixStripper {
         self.strip(&record.map_or_else(|| body.clone(), |record| record.own()))
     }
 
-    /// Returns the body of a success without the prefix in its other members. The prefix of its own reference was
-    /// removed before. If the caller's reference itself begins with the prefix, the body is unchanged.
+    /// Returns the body of a success without the prefix where it quotes the caller's reference, such as in links. The
+    /// prefix of the record's own `reference_id` was removed before. If the caller's reference itself begins with the
+    /// prefix, the body is unchanged, because a prefix may be the caller's own text.
     #[must_use]
     pub fn success(&self, body: Bytes) -> Bytes {
         if self.is_prefix_like { body } else { self.strip(&body) }
     }
 
-    /// Removes the prefix from the fields of a head.
+    /// Removes the prefix from the values of header fields.
     pub fn head(&self, headers: &mut HeaderMap) {
         for value in headers.values_mut() {
             let cuts = self.cuts(value.as_bytes());
@@ -317,7 +323,8 @@ impl PrefixStripper {
                 quotes.push(Quote { prefix: at..end, end });
             }
         }
-        // A reference that is quoted with its prefix may begin with a prefix itself, which is the caller's text.
+        // A reference that is quoted with its prefix may itself begin with a prefix. That second prefix is the caller's
+        // text, and stays.
         quotes.sort_unstable_by_key(|quote| (quote.prefix.start, Reverse(quote.end)));
         let mut covered = 0;
         let mut cuts = Vec::new();

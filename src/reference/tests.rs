@@ -1,4 +1,4 @@
-//! Work on hostile requests and answers is linear, even for repetitive ones.
+//! Tests that the work on hostile requests and answers is linear, even if they repeat a text many times.
 
 use super::foreign_prefix::ForeignPrefixScanner;
 use super::multipart::Rewriter;

@@ -8,13 +8,13 @@ pub enum KeyConflict {
     /// The key is malformed, or given twice.
     #[error(transparent)]
     Malformed(#[from] MalformedKey),
-    /// The key was given to another request.
+    /// The key was used before for a request with another body, path or content type.
     #[error(
         "this Idempotency-Key was used in the last 24 h for a request with another body, path or content type; give this \
          request a key of its own; nothing was sent"
     )]
     Reused,
-    /// The request with the key is in flight.
+    /// Another request with the key is in flight.
     #[error("a request with this Idempotency-Key is in flight; try again later; nothing was sent")]
     InFlight,
     /// The request with the key was sent, and no answer to it is known.
@@ -23,13 +23,13 @@ pub enum KeyConflict {
          was sent again; to make a second call, use another key"
     )]
     OutcomeUnknown,
-    /// The request with the key was answered, and its answer is not stored.
+    /// The request with the key was answered, but the answer is not stored.
     #[error(
         "the request with this Idempotency-Key was answered, and its answer was too large to be kept; nothing was sent \
          again; to make a second call, use another key"
     )]
     NotKept,
-    /// The answer was erased with its person.
+    /// The answer was erased with the data of a person.
     #[error("the answer to the request with this Idempotency-Key was erased; nothing was sent again")]
     Erased,
     /// The key can't be stored or read.

@@ -32,15 +32,15 @@ const MOST_STREAMS: u32 = 128;
 
 /// The flow-control window of an h2 stream: the unread bytes that a client may send on it.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// The flow-control window of an h2 connection. Every stream can fill its own window, so that a request that Iluma
-/// reads slowly delays no other.
+/// The flow-control window of an h2 connection. Every stream can fill its own window. So a request that Iluma reads
+/// slowly does not delay other requests.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 
-/// The interval of pings to an h2 peer. A dead peer is noticed because it does not answer one.
+/// The interval of pings to an h2 peer. A dead peer is noticed because it does not answer a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// The largest number of bytes that hyper reads of a body at once, and may buffer of an answer. With this size hundreds
-/// of connections need little memory.
+/// The size of hyper's buffers for an h1 connection, in bytes. It bounds one read of a body, and the buffered part of
+/// an answer. With this size hundreds of connections need little memory.
 const BUFFER: usize = 64 << 10;
 
 /// The field that announces the time for which a connection without a request is kept.
@@ -49,7 +49,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// The bounds of one connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionBounds {
-    /// The time for a request's head, and for a TLS handshake.
+    /// The time for a request's head. It is also the time for a TLS handshake, for a header of the PROXY protocol, and
+    /// for the first bytes of a connection without TLS.
     pub(super) header_timeout: Duration,
     /// The time for which a connection without a request is kept.
     pub(super) keep_alive_timeout: Duration,
@@ -61,7 +62,7 @@ pub(super) struct ConnectionBounds {
     pub(super) write_timeout: Duration,
 }
 
-/// One connection.
+/// One connection of a client.
 pub(super) struct Connection {
     pub(super) listener: Arc<Listener>,
     pub(super) bounds: ConnectionBounds,
@@ -85,8 +86,8 @@ impl Connection {
     /// Serves until the connection ends. `services` makes the connection's service; `address` is the peer's address.
     ///
     /// # Errors
-    /// Returns an error if the connection lacks the header of the PROXY protocol where it needs one, or if the TLS
-    /// handshake fails.
+    /// Returns an error if a required header of the PROXY protocol is missing or not valid, or if the TLS handshake
+    /// fails. Both must be complete within the header timeout.
     pub(super) async fn serve<S, B>(
         self,
         mut stream: TcpStream,
@@ -139,8 +140,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the client's address. It is the address in the PROXY header if the load balancer is trusted, or if no
-    /// load balancers are configured; else it is the peer's.
+    /// Returns the client's address. `named` is the address in the PROXY header; `None` if the header has none. `named`
+    /// is used if the load balancer is trusted, or if no load balancers are configured. Else the peer's address is
+    /// returned.
     fn source(&self, peer: IpAddr, named: Option<IpAddr>) -> IpAddr {
         let trusted = &self.listener.trusted_proxies;
         let believed = trusted.is_empty() || trusted.iter().any(|network| network.contains(&peer));
@@ -208,8 +210,8 @@ impl Connection {
         let announced = announcement(bounds.keep_alive_timeout);
         let service = service_fn(move |request: Request<Incoming>| {
             let announced = is_kept(&request).then(|| announced.clone()).flatten();
-            // The call begins inside this future, so that its own future is made in place and not copied for each
-            // request.
+            // The call begins inside this future. So the future of the call is made in place, and is not copied for
+            // each request.
             let service = service.clone();
             async move {
                 let mut response = service.call(request).await?;
@@ -236,7 +238,8 @@ impl Connection {
             // The client is gone: a request in progress ends with its connection.
             () = reset => return Ok(()),
         };
-        // In HTTP/1.0 an answer may end only with its connection. So a cut-off answer ends with a reset.
+        // In HTTP/1.0 the close of the connection may be the only end of an answer. So a cut-off answer ends with a
+        // reset.
         if ended.is_err() {
             signs.note_break();
         }
@@ -244,14 +247,14 @@ impl Connection {
     }
 }
 
-/// Returns the field that announces the time for which an idle connection is kept; `None` for less than a second, which
-/// the field can't express.
+/// Returns the value of the `keep-alive` field, which announces the time for which an idle connection is kept. Returns
+/// `None` for less than a second, which the field can't express.
 fn announcement(idle: Duration) -> Option<HeaderValue> {
     (idle.as_secs() > 0).then(|| HeaderValue::try_from(format!("timeout={}", idle.as_secs())).ok()).flatten()
 }
 
-/// Returns true if the client expects the connection to stay open after the request. Clients of HTTP/1.0 do not know
-/// the field.
+/// Returns true if the client expects the connection to stay open after the request. Returns false for HTTP/1.0, whose
+/// clients do not know the `keep-alive` field.
 fn is_kept(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11
         && !request.headers().get_all(CONNECTION).iter().any(|value| {
@@ -260,7 +263,7 @@ fn is_kept(request: &Request<Incoming>) -> bool {
         })
 }
 
-/// Adds the announcement to an answer that has no field about its connection.
+/// Adds the announcement to an answer, unless the answer has a `connection` field.
 fn announce<B>(response: &mut Response<B>, announced: HeaderValue) {
     let headers = response.headers_mut();
     if !headers.contains_key(CONNECTION) {

@@ -25,8 +25,8 @@ impl Drain {
         self.0.notify.notify_waiters();
     }
 
-    /// Runs a future of a connection that has not begun, such as its handshake; returns `None` if the drain begins
-    /// first.
+    /// Runs a future that precedes the first request of a connection, such as its handshake. Returns `None` if the
+    /// drain begins before the future ends.
     pub(super) async fn unless_told<F: Future>(&self, future: F) -> Option<F::Output> {
         let told = Arc::clone(&self.0.notify).notified_owned();
         if self.0.told.load(Ordering::Acquire) {
@@ -38,7 +38,7 @@ impl Drain {
         }
     }
 
-    /// Wraps a connection that ends in a drain, after its current request.
+    /// Wraps a connection. In a drain it ends after its current requests.
     pub(super) fn watch<C: GracefulConnection>(&self, connection: C) -> Drained<C> {
         let notified = Box::pin(Arc::clone(&self.0.notify).notified_owned());
         Drained {

@@ -3,7 +3,7 @@
 use rlimit::Resource;
 use std::io;
 
-/// Limits of open file descriptors.
+/// The limits of open file descriptors before and after [`raise`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// The soft limit that the process was started with.
@@ -12,7 +12,7 @@ pub struct Limit {
     pub now: u64,
 }
 
-/// Raises the soft limit (RLIMIT_NOFILE) to the hard one. Many systems start processes with 1,024 because of old
+/// Raises the soft limit (RLIMIT_NOFILE) to the hard limit. Many systems start processes with 1,024 because of old
 /// programs. A server needs far more.
 ///
 /// # Errors

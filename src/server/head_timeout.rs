@@ -1,7 +1,8 @@
 //! hyper's timer for the head of a request, without a new timer for each request.
 //!
-//! hyper has one timeout for a head, which begins when the connection is ready for it. Here it begins with the head's
-//! first byte; until then the idle timeout applies. On a new connection it begins at once.
+//! hyper has one timeout for a head, which begins when the connection is ready for the next head. Here the timeout
+//! begins with the first byte of the head. Until then the idle timeout applies. On a new connection the timeout for the
+//! head begins at once.
 
 use super::signs::Signs;
 use crate::base::lazy_sleep::LazySleep;
@@ -25,7 +26,7 @@ struct Shared {
     head: Duration,
     /// The time that a connection may be idle between two requests.
     idle: Duration,
-    /// True once the connection waited for a head.
+    /// True after the first wait for a head has begun.
     begun: AtomicBool,
 }
 
@@ -40,7 +41,7 @@ impl HeadTimer {
         let until = if idle {
             // Bytes that arrived earlier belong to the previous request.
             self.0.signs.take_arrival();
-            // hyper's deadline is the time for a head from now on.
+            // hyper's deadline is the current time plus the time for a head.
             deadline - self.0.head + self.0.idle
         } else {
             deadline
@@ -52,7 +53,7 @@ impl HeadTimer {
 /// One wait for a head.
 struct Until {
     until: tokio::time::Instant,
-    /// True while no byte of the head has arrived.
+    /// True while the idle timeout applies: the connection is not new, and no byte of the head has arrived.
     idle: bool,
     shared: Arc<Shared>,
 }

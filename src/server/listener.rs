@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The pause after a failed accept, such as when the process has too many open files.
+/// The pause after a failed accept. A usual cause is that the process has too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// The time for h2 streams to end after their connection has ended.
@@ -31,14 +31,14 @@ const STREAM_END: Duration = Duration::from_secs(1);
 /// The bounds of a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The largest number of connections; further ones wait in the kernel's backlog.
+    /// The largest number of connections. Further connections wait in the kernel's backlog.
     connections: usize,
     /// The bounds of each connection.
     each: ConnectionBounds,
 }
 
 impl Bounds {
-    /// Returns the bounds of the tenants' listener, which fit the other listeners too.
+    /// Returns the bounds of the tenants' listener. The other listeners use the same bounds.
     #[must_use]
     pub fn new(server: &config::Server, upstream: &config::Upstream) -> Self {
         let each = ConnectionBounds {
@@ -76,12 +76,12 @@ pub struct Server {
     failed_accepts: LogThrottle,
 }
 
-/// A handle that changes the certificate and the trusted load balancers of a running server.
+/// A handle that changes the settings of a running server, such as the certificate and the trusted load balancers.
 #[derive(Debug, Clone)]
 pub struct ListenerHandle(Arc<ArcSwap<Listener>>);
 
 impl ListenerHandle {
-    /// Applies these settings, except the address, to new connections. Open connections keep theirs.
+    /// Applies these settings, except the address, to new connections. Open connections keep their settings.
     pub fn replace(&self, settings: &Listener) {
         self.0.store(Arc::new(settings.clone()));
     }
@@ -124,8 +124,8 @@ impl Server {
         ListenerHandle(Arc::clone(&self.settings))
     }
 
-    /// Serves until `stop` is cancelled, then drains: requests in flight may finish, within `drain`. `services` makes
-    /// the service of a connection for its peer.
+    /// Serves until `stop` is cancelled, then drains: requests in flight may finish within `drain`. `services` makes
+    /// the service of a connection from its peer.
     pub async fn serve<M, S, B>(self, services: M, events: impl Events, stop: CancellationToken, drain: Duration)
     where
         M: Fn(Peer) -> S + Send + Sync + 'static,

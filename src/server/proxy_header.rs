@@ -8,18 +8,19 @@ use std::io;
 use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// The first bytes of version 2. Every header of version 1 has at least as many.
+/// The first bytes of a header of version 2. Every header of version 1 has at least this length.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The length of the fixed part of version 2: signature, command, family, and the length of the rest.
+/// The length in bytes of the fixed part of a header of version 2: signature, command, family, and the length of the
+/// rest.
 const FIXED: usize = 16;
-/// The longest line of version 1, by its specification.
+/// The longest header of version 1 in bytes, by the specification. It is a line of text.
 const LONGEST_LINE: usize = 107;
-/// The longest rest of a header of version 2, in bytes. Addresses have at most 216; extensions are usually below a
-/// kilobyte.
+/// The largest length in bytes after the fixed part of a header of version 2. Addresses have at most 216 bytes;
+/// extensions usually have less than a kilobyte.
 const LONGEST_REST: usize = 4096;
 
-/// Reads the header. Returns the client's address; `None` if the connection is the load balancer's own, as for health
-/// checks.
+/// Reads the header. Returns the client's address; `None` if the header names no client, such as for a health check of
+/// the load balancer.
 ///
 /// # Errors
 /// Returns an error if the connection broke, or does not begin with a valid header.
@@ -50,7 +51,7 @@ fn invalid(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-/// Returns the client's address in a complete header.
+/// Returns the client's address from a complete header; `None` if the header names no client.
 fn source(header: &[u8]) -> Result<Option<IpAddr>, &'static str> {
     match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => Ok(match header.addresses {

@@ -8,16 +8,16 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// The first bytes of HTTP/2 in clear with prior knowledge (RFC 9113, section 3.4). No HTTP/1.1 method begins with
-/// them.
+/// The first bytes of an HTTP/2 connection in clear with prior knowledge (RFC 9113, section 3.4). No HTTP/1.1 method
+/// begins with these bytes.
 const PREFACE: &[u8; 3] = b"PRI";
 
-/// A client's socket. It can be watched while its protocol does not read: a client that closed only its sending side
-/// still waits for its answer; a client that reset the connection does not.
+/// A client's socket. A reset by the client is noticed even while the protocol does not read. A client that closed only
+/// its sending side still waits for its answer; a client that reset the connection does not.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    /// Bytes that were read to recognise the protocol. The protocol then reads those from `next` to `end` again.
+    /// Bytes that were read to recognise the protocol. The protocol still has to read the bytes from `next` to `end`.
     first: [u8; PREFACE.len()],
     next: usize,
     end: usize,
@@ -30,14 +30,14 @@ pub(super) struct ResetWatch(Arc<TcpStream>);
 impl ResetWatch {
     /// Waits until the peer has reset the connection.
     pub(super) async fn reset(&self) {
-        // An error of the watch counts as one of the socket.
+        // An error of the watch counts as a reset.
         let _ = self.0.ready(Interest::ERROR).await;
     }
 }
 
 /// A stream that can end with a reset, which no peer mistakes for the end of an answer.
 pub(super) trait Resets {
-    /// Makes the stream's end a reset.
+    /// Makes the stream end with a reset when it is closed.
     fn reset(&self);
 }
 
@@ -63,10 +63,10 @@ impl Socket {
         ResetWatch(Arc::clone(&self.stream))
     }
 
-    /// Returns true if the client speaks HTTP/2. Waits for as many bytes as this takes; they may arrive one by one.
+    /// Returns true if the client speaks HTTP/2. Waits for the bytes that show this; they may arrive one by one.
     ///
     /// # Errors
-    /// Returns an error if the connection broke before that.
+    /// Returns an error if the connection broke before the bytes arrived.
     pub(super) async fn begins_with_preface(&mut self) -> io::Result<bool> {
         while PREFACE.starts_with(&self.first[..self.end]) && self.end < PREFACE.len() {
             self.stream.readable().await?;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 /// The longest time for which a peer may go on sending after the last byte of the answer.
 const LINGER: Duration = Duration::from_secs(2);
-/// The largest number of bytes that a peer may send in that time.
+/// The largest number of bytes that a peer may send after the last byte of the answer.
 const MOST_LINGERED: usize = 16 << 20;
 
 /// A stream whose writes fail if the peer takes nothing for `timeout`. After a broken answer, dropping the stream
@@ -24,11 +24,12 @@ const MOST_LINGERED: usize = 16 << 20;
 pub(super) struct StallGuard<I: Resets> {
     stream: I,
     timeout: Duration,
-    /// The timer that runs while a write waits; made for the first one.
+    /// The timer that runs while a write waits; `None` until a write has waited.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     signs: Signs,
-    /// The timer of the lingering close, in which nothing is sent and received data is discarded.
+    /// The timer of the lingering close, in which nothing is sent and received data is discarded; `None` before the
+    /// close.
     lingering: Option<Pin<Box<Sleep>>>,
     lingered: usize,
 }
@@ -79,7 +80,7 @@ impl<I: AsyncRead + Resets + Unpin> StallGuard<I> {
             let mut piece = ReadBuf::new(&mut piece);
             match Pin::new(&mut self.stream).poll_read(cx, &mut piece) {
                 Poll::Ready(Ok(())) if !piece.filled().is_empty() => self.lingered += piece.filled().len(),
-                // The stream has ended, in whichever way.
+                // The stream has ended, with or without an error.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return end.as_mut().poll(cx).map(Ok),
             }

@@ -25,7 +25,7 @@ struct Open {
     requests: usize,
     idle_since: Instant,
     next: u64,
-    /// The answers whose next piece is not requested yet, each with the time since when it waits.
+    /// The answers whose next piece is not requested yet, by stream: the time at which each began to wait.
     untaken: HashMap<u64, Instant>,
 }
 
@@ -119,7 +119,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Carried<B> {
     }
 }
 
-/// A connection that ends when its bounds are reached.
+/// A connection that ends when one of its [`StreamTimeouts`] has passed.
 pub(super) struct Bounded<C> {
     connection: Drained<C>,
     streams: Streams,
@@ -132,9 +132,9 @@ pub(super) struct Bounded<C> {
 /// The time limits of a peer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamTimeouts {
-    /// The time until the first request.
+    /// The longest time before the first request.
     pub(super) first: Duration,
-    /// The time without a request after that.
+    /// The longest time without a request after the first one.
     pub(super) idle: Duration,
     /// The time in which the next piece of an answer must be requested.
     pub(super) untaken: Duration,
@@ -155,7 +155,7 @@ impl<C> Bounded<C> {
 }
 
 impl<C: GracefulConnection> Future for Bounded<C> {
-    /// The result of the connection; `None` if it was cut off.
+    /// The result of the connection; `None` if a time limit cut it off.
     type Output = Option<C::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

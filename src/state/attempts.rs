@@ -1,6 +1,6 @@
 //! The stored attempts at a delivery: the time, the result, and the duration of each.
 //!
-//! Invariants: nothing of a person, a URL or a body is in an attempt; a delivery remembers its newest [`MOST_KEPT`]
+//! Invariants: an attempt contains no personal data, no URL and no body; a delivery remembers its newest [`MOST_KEPT`]
 //! attempts.
 
 use super::times::{length, millis, time};
@@ -20,7 +20,7 @@ pub struct AttemptRecord {
     pub time: SystemTime,
     /// The result.
     pub result: AttemptResult,
-    /// The time until the head of the answer, or until the failure.
+    /// The time from the beginning until the head of the answer, or until the failure.
     pub duration: Duration,
 }
 
@@ -29,7 +29,7 @@ pub struct AttemptRecord {
 pub enum AttemptResult {
     /// The endpoint answered with this status, which is no redirect.
     Status(u16),
-    /// There was no answer, or the answer has no status that counts.
+    /// The attempt has no status that counts: there was no usable answer, or the answer was a redirect.
     Error(AttemptError),
 }
 
@@ -37,25 +37,25 @@ pub enum AttemptResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum AttemptError {
-    /// The connection, or the head of the answer, did not come in time.
+    /// The connection was not made in time, or the head of the answer did not arrive in time.
     Timeout,
     /// The connection was refused: no process listens at the address.
     Refused,
-    /// The host's name leads to no address.
+    /// The host's name could not be resolved to an address.
     Dns,
     /// The TLS handshake failed, for example because a certificate is not trusted.
     Tls,
-    /// The connection broke before the head of an answer.
+    /// The connection broke before the head of an answer arrived.
     Reset,
     /// The endpoint answered with a redirect, which is not followed.
     Redirect,
-    /// The endpoint does not speak HTTP.
+    /// The endpoint's answer is not valid HTTP.
     Protocol,
-    /// There is no route to the address.
+    /// The connection could not be made, for example because there is no route to the address.
     Unreachable,
-    /// The host or its address is not among those that callbacks may go to.
+    /// The gateway may not send callbacks to this host, or to its address.
     Forbidden,
-    /// The team has no URL for this type any more.
+    /// The team has no URL for this type, or is not configured any more.
     NoUrl,
 }
 
@@ -73,7 +73,7 @@ pub(super) enum EndpointNews {
 }
 
 impl AttemptResult {
-    /// Returns true if the team has the delivery.
+    /// Returns true if the team received the delivery: the status is from 200 to 299.
     #[must_use]
     pub const fn is_success(self) -> bool {
         matches!(self, Self::Status(200..300))
@@ -81,7 +81,7 @@ impl AttemptResult {
 }
 
 impl AttemptError {
-    /// Returns the name in answers and in state.
+    /// Returns the error's name, as state stores it and APIs show it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -109,7 +109,8 @@ impl AttemptRecord {
     }
 }
 
-/// Writes the attempt as state stores it: `time:result:duration`, in milliseconds.
+/// Writes the attempt as state stores it: `time:result:duration`. The time is in milliseconds since 1970, the duration
+/// in milliseconds.
 impl fmt::Display for AttemptRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", millis(self.time), self.result, length(self.duration))
@@ -139,13 +140,13 @@ pub(super) fn parsed(history: &str) -> Vec<AttemptRecord> {
     history.split_ascii_whitespace().filter_map(AttemptRecord::parse).collect()
 }
 
-/// Returns the newest attempt in a stored history.
+/// Returns the newest attempt in a stored history; `None` if there is none, or if it can't be parsed.
 pub(super) fn last(history: &str) -> Option<AttemptRecord> {
     history.split_ascii_whitespace().next_back().and_then(AttemptRecord::parse)
 }
 
-/// Returns a history to which `attempt` is added, if there is one. The oldest attempts beyond [`MOST_KEPT`] are
-/// dropped.
+/// Returns the history with `attempt` added as the newest; `None` adds nothing. The oldest attempts beyond
+/// [`MOST_KEPT`] are dropped.
 pub(super) fn extended(history: &str, attempt: Option<&AttemptRecord>) -> String {
     let Some(attempt) = attempt else { return history.to_owned() };
     let attempt = attempt.to_string();

@@ -1,4 +1,4 @@
-//! The audit log: every order of an operator, durable, and listed over all nodes.
+//! The audit log: it keeps every order of an operator durably, and each node can list the orders of all nodes.
 //!
 //! Invariants: an entry is written before its order begins, and again when it has ended; an order whose entry could not
 //! be written is not begun; an entry holds no personal data.
@@ -13,14 +13,14 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The tables of the audit log in a node's own database.
+/// The migrations of the audit log's table in a node's own database, for `Database::open`.
 pub const AUDIT_MIGRATIONS: (&str, &[&str]) = (
     "audit",
     &["CREATE TABLE audit (id TEXT NOT NULL PRIMARY KEY, entry TEXT NOT NULL, shared INTEGER NOT NULL) WITHOUT ROWID;
        CREATE INDEX audit_unshared ON audit (id) WHERE shared = 0;"],
 );
 
-/// The outcome of an order that has begun.
+/// The outcome of an order that has begun and not ended.
 pub const BEGUN: &str = "begun";
 /// The outcome of an order whose process ended before the order did.
 const INTERRUPTED: &str = "interrupted";
@@ -37,18 +37,18 @@ struct Inner {
     node: String,
 }
 
-/// The data about an order that the audit log keeps, as far as it is known when the entry is written.
+/// The data about an order that is written to the audit log.
 #[derive(Debug, Clone)]
 pub struct Ordered {
-    /// The name of the token.
+    /// The name of the operator's token.
     pub token: String,
     /// The token's role.
     pub role: &'static str,
-    /// The client's address.
+    /// The client's address, if it is known.
     pub peer: Option<String>,
     /// The kind of order.
     pub order: &'static str,
-    /// The subject of the order, without personal data.
+    /// The subject of the order, if it has one, without personal data.
     pub subject: Option<String>,
     /// The outcome: [`BEGUN`] until the order has ended.
     pub outcome: &'static str,
@@ -90,7 +90,7 @@ impl AuditLog {
         Self(Arc::new(Inner { log: SharedLog::new("audit", database, shared, clock), node: node.to_owned() }))
     }
 
-    /// Writes an entry, durably.
+    /// Writes the entry of an order that is about to begin, durably.
     ///
     /// # Errors
     /// Returns an error if the entry was not written: the order must not begin then.
@@ -100,7 +100,7 @@ impl AuditLog {
         Ok(entry)
     }
 
-    /// Notes the end of an order.
+    /// Writes the outcome and the counts of an ended order into its entry.
     ///
     /// # Errors
     /// Returns an error if the end was not written: the entry still says that the order began.
@@ -110,8 +110,8 @@ impl AuditLog {
         self.0.log.write(&entry.id, entry.text.to_string()).await
     }
 
-    /// Notes the outcome `interrupted` for the orders that an earlier process began and did not end. Returns their
-    /// number. The caller calls this at the start, before any order.
+    /// Sets the outcome `interrupted` for the orders that an earlier process of this node began and did not end.
+    /// Returns their number. The caller calls this at the start, before any order.
     ///
     /// # Errors
     /// Returns an error if the log can't be read or written.
@@ -128,7 +128,8 @@ impl AuditLog {
         Ok(number)
     }
 
-    /// Returns a page of the log: the entries of all nodes, or of this node alone if Redis can't be reached.
+    /// Returns a page of the log with the entries of all nodes. Without Redis, or while it can't be reached, the page
+    /// has only this node's entries.
     ///
     /// # Errors
     /// Returns an error if the log can't be read.
@@ -136,14 +137,14 @@ impl AuditLog {
         self.0.log.list(page, |text| serde_json::from_str(text).ok()).await
     }
 
-    /// Copies entries that are not shared yet to Redis, and removes expired ones, until the future is dropped.
+    /// Copies entries that are not shared yet to Redis, and removes expired entries. Runs until the future is dropped.
     pub async fn keep(&self) {
         self.0.log.keep().await;
     }
 }
 
-/// Writes the entry of an order that a command has carried out. The entry goes into the database of a gateway, which
-/// may be running. That gateway shares the entry with the other nodes.
+/// Writes the entry of an order that a command has carried out into the database of a gateway. If the gateway is
+/// running, it shares the entry with the other nodes.
 ///
 /// # Errors
 /// Returns an error if the entry was not written.

@@ -1,4 +1,4 @@
-//! The two engines behind one interface.
+//! The interface of durable state, which the SQLite engine and the Redis engine share.
 
 use super::envelopes::{DeliveryId, Secrecy};
 use super::error::StateError;
@@ -21,7 +21,7 @@ use crate::redis::diagnosis::Cause;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The state of a gateway, or of several gateways that share a Redis. Clones share it.
+/// The state of one gateway, or of several gateways that share a Redis. Clones share the same state.
 #[derive(Clone, Debug)]
 pub enum State {
     /// The embedded engine, for one gateway.
@@ -31,8 +31,9 @@ pub enum State {
 }
 
 impl State {
-    /// Makes a team an owner, durably, or stores its newer reference. A callback that was received earlier goes to this
-    /// team too, if the team [awaits](Owning::awaits) one. Repeating the call changes only the time.
+    /// Makes a team an owner of a record, durably. If the team is an owner already, its reference is replaced. If
+    /// [`Owning::awaits`] is true, a callback that was received earlier goes to this team too. Repeating the call
+    /// changes only [`Owner::since`].
     ///
     /// # Errors
     /// Returns an error if it is not certain that the owner was stored; the caller may repeat the call.
@@ -43,10 +44,10 @@ impl State {
         }
     }
 
-    /// Returns the owners of a record.
+    /// Returns the owners of a record. `id` is Iluma's id of the record at the account.
     ///
     /// # Errors
-    /// Returns an error if state can't be read.
+    /// Returns an error if state can't be read, or if a reference can't be decrypted.
     pub async fn owners(&self, account: &AccountName, id: &str) -> Result<Vec<Owner>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.owners(account, id).await,
@@ -57,7 +58,7 @@ impl State {
     /// Stores a callback durably.
     ///
     /// # Errors
-    /// Returns an error if it is not certain that the callback was stored durably: Iluma has to send it again.
+    /// Returns an error if it is not certain that the callback was stored durably. Iluma has to send it again then.
     pub async fn receive(&self, callback: Callback) -> Result<ReceiveOutcome, StateError> {
         match self {
             Self::Sqlite(engine) => engine.receive(callback).await,
@@ -65,11 +66,13 @@ impl State {
         }
     }
 
-    /// Hands out callbacks whose fan-out is due, the longest overdue first. They are not handed out again for `lease`.
-    /// A callback that can't be decrypted waits for its key. If the future is dropped, all are given back.
+    /// Hands out at most `most` callbacks whose fan-out is due. The callback that has been due for the longest time
+    /// comes first. None of them is handed out again during `lease`, unless it is settled earlier. A callback that
+    /// can't be decrypted is not handed out; it is tried again later, in case its key returns. If the future is dropped
+    /// before it ends, the callbacks can be handed out again at once.
     ///
     /// # Errors
-    /// Returns an error if state can't be read.
+    /// Returns an error if state can't be read or written.
     pub async fn waiting(&self, most: usize, lease: Duration) -> Result<Vec<Waiting>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.waiting(most, lease).await,
@@ -77,12 +80,13 @@ impl State {
         }
     }
 
-    /// Stores the decision on a callback with all its deliveries. If an owner was added since the hand-out, the
-    /// callback is handed out again; existing deliveries are not made twice. Returns the team of each delivery for
-    /// which the team's outbox had no room: such a delivery is a dead letter at once.
+    /// Stores the decision about a callback, with all deliveries that it makes. If an owner was added since the
+    /// hand-out, the callback is handed out again; a delivery that exists already is not made twice. Returns the team
+    /// of each delivery that found no room in the team's outbox: such a delivery becomes a dead letter at once.
     ///
     /// # Errors
-    /// Returns an error if the decision was not stored as a whole; the callback will be handed out again.
+    /// Returns an error if the decision was not stored as a whole. The callback is then handed out again when its lease
+    /// ends.
     pub async fn settle(
         &self,
         waiting: &Waiting,
@@ -95,11 +99,11 @@ impl State {
         }
     }
 
-    /// Puts callbacks of cache hits into the outboxes. Returns the team of each callback for which the team's outbox
-    /// had no room: such a callback is dropped.
+    /// Puts callbacks that the gateway made for cache hits into the outboxes of their teams. Returns the team of each
+    /// callback that found no room in the team's outbox: such a callback is dropped.
     ///
     /// # Errors
-    /// Returns an error if not all of the callbacks were handled; some may be in the outboxes.
+    /// Returns an error if not all of the callbacks were handled. Some of them may be in the outboxes then.
     pub async fn enqueue(&self, made: Vec<Made>, bounds: &OutboxBounds) -> Result<Vec<TenantName>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.enqueue(made, bounds).await,
@@ -107,12 +111,14 @@ impl State {
         }
     }
 
-    /// Hands out due deliveries, the longest overdue first: for each team up to the wanted number. A delivery is not
-    /// handed out again during `lease`, or after it was concluded. A delivery that can't be decrypted waits for its
-    /// key. If the future is dropped, all are given back.
+    /// Hands out due deliveries: for each team of `wanted` at most the number beside the team. The delivery that has
+    /// been due for the longest time comes first. Probes of paused endpoints come in addition. No delivery is handed
+    /// out again during `lease`, unless [`conclude`](State::conclude) ends the lease earlier. A delivery that can't be
+    /// decrypted is not handed out; it is tried again later, in case its key returns. If the future is dropped before
+    /// it ends, the deliveries can be handed out again at once.
     ///
     /// # Errors
-    /// Returns an error if state can't be read.
+    /// Returns an error if state can't be read or written.
     pub async fn claim(&self, wanted: &[(TenantName, usize)], lease: Duration) -> Result<Vec<Delivery>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.claim(wanted, lease).await,
@@ -120,10 +126,11 @@ impl State {
         }
     }
 
-    /// Stores the outcome of a delivery, and ends its lease. The attempt may pause its endpoint, or resume it.
+    /// Stores the outcome of a delivery, and ends its lease. The result of the attempt may pause the endpoint, or
+    /// resume it.
     ///
     /// # Errors
-    /// Returns an error if the outcome was not stored: the delivery will be sent again when its lease ends.
+    /// Returns an error if the outcome was not stored. The delivery is then sent again when its lease ends.
     pub async fn conclude(&self, delivery: &Delivery, conclusion: impl Into<Conclusion>) -> Result<(), StateError> {
         let conclusion = conclusion.into();
         match self {
@@ -132,7 +139,7 @@ impl State {
         }
     }
 
-    /// Stops attempts at these endpoints until they are resumed, durably.
+    /// Pauses these endpoints durably: no further delivery is handed out for them until they are resumed.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -143,7 +150,8 @@ impl State {
         }
     }
 
-    /// Ends the pauses of these endpoints; returns how many were paused.
+    /// Ends the pauses of these endpoints; `which` selects the kind of pauses. The endpoints also count as not failing
+    /// from now on. Returns the number of pauses that ended.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -154,7 +162,7 @@ impl State {
         }
     }
 
-    /// Returns the endpoints that are paused, by tenant and type.
+    /// Returns the pauses of all paused endpoints, sorted by tenant and type.
     ///
     /// # Errors
     /// Returns an error if state is not available.
@@ -165,8 +173,9 @@ impl State {
         }
     }
 
-    /// Turns deliveries to paused endpoints into dead letters, if they are due and have been queued for longer than
-    /// `age`. Returns the team of each. One call changes a bounded number of them, so the caller repeats it.
+    /// Turns deliveries into dead letters if they are due, their endpoint is paused, and they have been queued for
+    /// longer than `age`. Returns the team of each such delivery, so one team may occur several times. One call changes
+    /// a bounded number of deliveries; further calls change the others.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -177,7 +186,8 @@ impl State {
         }
     }
 
-    /// Returns a delivery with its attempts, or an unowned callback.
+    /// Returns a delivery with its attempts, or an unowned callback. Returns `None` if no entry has this id, or if only
+    /// the entry's name is kept.
     ///
     /// # Errors
     /// Returns an error if state is not available.
@@ -188,7 +198,8 @@ impl State {
         }
     }
 
-    /// Deletes a dead letter. Its name stays for a while, so that the same callback is not delivered again.
+    /// Deletes the content of a dead letter. Its id is kept for a while, so that a repeat of the same callback is not
+    /// delivered.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -199,7 +210,7 @@ impl State {
         }
     }
 
-    /// Returns a page of a list, oldest first.
+    /// Returns a page of the entries with this status, in the order of [`Listed::cursor`].
     ///
     /// # Errors
     /// Returns an error if state can't be read.
@@ -210,7 +221,7 @@ impl State {
         }
     }
 
-    /// Queues deliveries again, and returns their number.
+    /// Queues deliveries again, or an unowned callback for another fan-out. Returns the number of queued entries.
     ///
     /// # Errors
     /// Returns an error if state can't be written. In Redis some of the deliveries may be queued then.
@@ -232,7 +243,8 @@ impl State {
         }
     }
 
-    /// Sets the URL of a team for a type of callback, and ends a pause that the gateway made by itself.
+    /// Sets the URL to which a team's callbacks of this type are sent. Ends a pause of this endpoint that the gateway
+    /// made by itself, because such a pause is about the former URL.
     ///
     /// # Errors
     /// Returns an error if it is not certain that the URL was stored and the pause ended.
@@ -243,10 +255,10 @@ impl State {
         }
     }
 
-    /// Deletes the URLs that were set for these endpoints, and ends pauses that the gateway made by itself.
+    /// Deletes the URLs that were set for these endpoints. Ends their pauses that the gateway made by itself.
     ///
     /// # Errors
-    /// Returns an error if a URL may still be there.
+    /// Returns an error if a URL or such a pause may still be there.
     pub async fn delete_urls(&self, endpoints: &[Endpoint]) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.delete_urls(endpoints).await,
@@ -254,11 +266,11 @@ impl State {
         }
     }
 
-    /// Returns the URLs that a team set. URLs do not expire, so a URL under an old encryption key is encrypted again
-    /// with the newest key.
+    /// Returns the URLs that a team has set, each with its type. A URL that was encrypted with an older key is
+    /// encrypted again with the current key: URLs do not expire, so the older key could otherwise never be removed.
     ///
     /// # Errors
-    /// Returns an error if state can't be read.
+    /// Returns an error if state can't be read or written, or if a URL can't be decrypted.
     pub async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.urls(tenant).await,
@@ -266,12 +278,12 @@ impl State {
         }
     }
 
-    /// Claims an idempotency key durably, or returns what is stored for the key. After [`Claimed::New`] and after an
-    /// error the claim must be [ended](State::end_claim).
+    /// Claims an idempotency key durably, or returns the status of a key that was claimed earlier. After
+    /// [`Claimed::New`] and after an error the claim must be [ended](State::end_claim).
     ///
     /// # Errors
-    /// Returns an error if the claim is not certain: state can't be written, or the free space of the disk is below its
-    /// reserve.
+    /// Returns an error if it is not certain that the key was claimed: state can't be written, or the free space of the
+    /// disk is below its reserve. Returns an error also if a kept answer can't be decrypted.
     pub async fn claim_key(&self, claiming: &Claiming) -> Result<Claimed, StateError> {
         let id = self.claim_of(claiming);
         match self {
@@ -280,14 +292,16 @@ impl State {
         }
     }
 
-    /// Returns the id of a request's claim, also if there is no such claim yet.
+    /// Returns the id of a request's claim, also before the claim exists: the id follows from the team, the key and the
+    /// token.
     #[must_use]
     pub fn claim_of(&self, claiming: &Claiming) -> ClaimId {
         ClaimId { name: self.secrecy().claim(&claiming.tenant, &claiming.key), token: claiming.token }
     }
 
-    /// Ends a claim. A claim whose outcome is unknown may still get an answer, and any claim may become free. Returns
-    /// false if the claim is not there any more, or has ended.
+    /// Ends a claim. A claim that ended as [`ClaimEnd::Unknown`] may be ended again, for example with an answer;
+    /// [`ClaimEnd::Free`] deletes the claim in any status. Returns false if nothing was changed: the claim does not
+    /// exist any more, or it had ended in another way.
     ///
     /// # Errors
     /// Returns an error if state can't be written; the call may be repeated.
@@ -298,8 +312,9 @@ impl State {
         }
     }
 
-    /// Stores a new session of a holder durably. `secret` is stored unchanged. If the holder has the largest number of
-    /// sessions, the one that ends first is removed.
+    /// Stores a new session durably. `id` is the session's id, and `holder` is the token or the team that opens the
+    /// session. `secret` is stored unchanged. If the holder has more than [`MOST_SESSIONS`](super::MOST_SESSIONS)
+    /// sessions then, the session that ends first is removed.
     ///
     /// # Errors
     /// Returns an error if it is not certain that the session was stored: state can't be written, or the free space of
@@ -317,7 +332,8 @@ impl State {
         }
     }
 
-    /// Returns the session with this id, if it has not ended, and restarts its idle time.
+    /// Returns the session with this id, and restarts its idle time. Returns `None` if there is no such session, or if
+    /// it has ended.
     ///
     /// # Errors
     /// Returns an error if state can't be read.
@@ -341,9 +357,10 @@ impl State {
         }
     }
 
-    /// Erases persons. Teams stay owners of their records, without references. A later callback about these records is
-    /// delivered, and its content is removed after the delivery. The embedded engine returns once no file contains the
-    /// data. Redis' append-only file may contain it, encrypted, until Redis rewrites that file.
+    /// Erases the persons with these tags. Teams stay owners of the persons' records, and lose their references. A
+    /// later callback about these records is delivered, and its content is removed after the delivery. The embedded
+    /// engine returns once no file contains the data. Redis' append-only file may contain the data, encrypted, until
+    /// Redis rewrites that file.
     ///
     /// # Errors
     /// Returns an error if the removal is not certain: the caller has to repeat it.
@@ -354,8 +371,8 @@ impl State {
         }
     }
 
-    /// Removes some of the entries that are older than their retention, and returns their number. Callers repeat the
-    /// call until the number is 0.
+    /// Removes entries that are older than their retention, or only their content if their name is still needed. One
+    /// call changes a bounded number of entries and returns that number; callers repeat the call until the number is 0.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -366,7 +383,8 @@ impl State {
         }
     }
 
-    /// Returns warnings about a store that may lose state, for operators at the start.
+    /// Returns the reasons why Redis may lose state, as warnings for operators at the start. The list is empty for the
+    /// embedded engine.
     ///
     /// # Errors
     /// Returns an error if state can't be read.
@@ -377,7 +395,8 @@ impl State {
         }
     }
 
-    /// Verifies the configured keys against those of shared state. A node's own database is verified when it is opened.
+    /// Verifies the configured keys against the fingerprints of the keys with which the state in Redis was written. The
+    /// embedded engine has nothing to verify here: a node's own database is verified when it is opened.
     ///
     /// # Errors
     /// Returns an error if a key is wrong, or if state can't be read.
@@ -394,7 +413,7 @@ impl State {
         self.secrecy().keyring().clone()
     }
 
-    /// Returns the number of failed decryptions.
+    /// Returns the number of failed decryptions since the start.
     #[must_use]
     pub fn unreadable(&self) -> u64 {
         self.secrecy().unreadable()
@@ -416,8 +435,8 @@ impl State {
         }
     }
 
-    /// Closes the engine in good order: acknowledged changes stay. The embedded engine also closes the database, which
-    /// other parts use too.
+    /// Closes the engine in good order: acknowledged changes are kept, and later calls fail. The embedded engine also
+    /// closes the node's database, which other parts use too.
     pub async fn close(&self) {
         match self {
             Self::Sqlite(engine) => engine.close().await,

@@ -1,4 +1,4 @@
-//! Names and contents of stored entries. A name reveals nothing; a content is decrypted only under its own name.
+//! Names and contents of stored entries. A name reveals nothing; a content can be decrypted only under its own name.
 
 use super::error::StateError;
 use super::sessions::{SessionKind, SessionName};
@@ -15,16 +15,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The name of a record: an id at an account.
+/// The stored name of a record: a keyed hash of the account and Iluma's id.
 pub(super) type Record = [u8; 32];
 
-/// The name of a team's reference that waits for the callbacks of a record.
+/// The stored name of a team's reference that waits for the callbacks of a record: a keyed hash.
 pub(super) type ReferenceName = [u8; 32];
 
-/// The name of a team's idempotency key.
+/// The stored name of a team's idempotency key: a keyed hash.
 pub(super) type ClaimName = [u8; 32];
 
-/// The name of a callback: the same for the same bytes about the same id.
+/// The stored name of a callback: a keyed hash of its record and its body. A repeat of a callback has the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallbackName(pub(super) [u8; 32]);
 
@@ -38,14 +38,14 @@ pub struct DeliveryId(pub(super) [u8; 16]);
 pub struct NotADeliveryId;
 
 impl DeliveryId {
-    /// Makes a unique id.
+    /// Makes a random id.
     pub(super) fn fresh() -> Self {
         Self(random())
     }
 }
 
 impl CallbackName {
-    /// Returns the id by which operators name the callback, in the form of a delivery's id.
+    /// Returns the first half of the name, in the form of a delivery id. Operators name the callback by it.
     pub(super) fn short(&self) -> DeliveryId {
         let mut short = [0; 16];
         short.copy_from_slice(&self.0[..16]);
@@ -129,8 +129,8 @@ impl Secrecy {
         self.namer.name([b"claim", tenant.as_str().as_bytes(), key])
     }
 
-    /// Returns the stored name of a request that has an idempotency key. It is a keyed hash, because the request's path
-    /// may name a person.
+    /// Returns the stored name of a request that has an idempotency key: a keyed hash of `request`, which is a plain
+    /// hash. A plain hash could reveal the request's path, which may name a person.
     pub(super) fn claimed_request(&self, claim: &ClaimName, request: &[u8; 32]) -> [u8; 32] {
         self.namer.name([b"request", claim, request])
     }
@@ -147,7 +147,7 @@ impl Secrecy {
         self.open(&place(b"answer", claim, ""), hidden).map(Bytes::from)
     }
 
-    /// Returns the stored name of a person, which is not the tag that callers use.
+    /// Returns the stored name of a person: a keyed hash of the tag that callers use.
     pub(super) fn person(&self, tag: &Tag) -> [u8; 32] {
         self.namer.name([b"person", tag.bytes()])
     }
@@ -181,7 +181,7 @@ impl Secrecy {
         self.unpacked(self.open(&place(b"delivery", &id.0, ""), hidden)?)
     }
 
-    /// Encrypts the id that Iluma gave to a callback or delivery, apart from its body: a list shows the id without
+    /// Encrypts Iluma's id of a callback or delivery separately from the body, so that a list shows the id without
     /// decrypting the body. `name` is the name of the callback or delivery.
     pub(super) fn hide_id(&self, name: &[u8], upstream_id: &str) -> Vec<u8> {
         self.keyring.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
@@ -195,7 +195,8 @@ impl Secrecy {
         self.keyring.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
     }
 
-    /// Returns a new envelope of the URL under the current encryption key, if `hidden` has another key.
+    /// Encrypts the URL with the current encryption key, if `hidden`, its stored envelope, has another key. Returns
+    /// `None` if `hidden` has the current key.
     pub(super) fn renewed_url(
         &self,
         tenant: &TenantName,
@@ -239,7 +240,8 @@ impl Secrecy {
         })
     }
 
-    /// Counts a failed decryption. A line is logged only when the count has doubled, because every entry may fail.
+    /// Counts a failed decryption. A line is logged only when the count has doubled, because there may be many
+    /// failures.
     fn note_unreadable(&self, error: &Unopened, key: Option<&str>) {
         let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {
@@ -252,8 +254,8 @@ impl Secrecy {
     }
 }
 
-/// Returns the associated data of an envelope. The length of each part comes before it, so that different parts never
-/// give the same data.
+/// Returns the associated data of an envelope. The length of each part comes before the part, so that different parts
+/// never give the same data.
 fn place(what: &[u8], name: &[u8], tenant: &str) -> Vec<u8> {
     let mut place = b"state".to_vec();
     for part in [what, name, tenant.as_bytes()] {

@@ -1,7 +1,7 @@
-//! Receipts of erasures: durable, and listed over all nodes.
+//! Receipts of erasures. They are durable, and each node can list the receipts of all nodes.
 //!
 //! Invariant: a receipt names the numbers of removed entries and the nodes, and contains no personal data. The person
-//! tags stored with it are keyed hashes, which only a restore uses: it erases every person who was erased after the
+//! tags stored with it are keyed hashes. Only a restore uses them: it erases every person who was erased after the
 //! backup was made.
 
 use super::error::StateError;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The tables of the receipts in a node's own database.
+/// The migrations of the receipts' table in a node's own database, for `Database::open`.
 pub const ERASURES_MIGRATIONS: (&str, &[&str]) = (
     "erasures",
     &["CREATE TABLE erasures (id TEXT NOT NULL PRIMARY KEY, entry TEXT NOT NULL, shared INTEGER NOT NULL) WITHOUT ROWID;
@@ -31,14 +31,14 @@ pub struct Erasures(Arc<SharedLog>);
 pub struct ErasureReceipt {
     /// The receipt's id.
     pub id: String,
-    /// The end of the erasure (RFC 3339).
+    /// The time at which the erasure ended, as RFC 3339 text.
     pub time: String,
     /// The numbers of entries that were removed.
     pub removed: ErasedCounts,
-    /// The nodes, each with the state of the order.
+    /// The nodes, each with the result of the order there.
     pub nodes: Vec<NodeOutcome>,
-    /// The names of the nodes and stores that could not be reached. If there are any, an operator must give the order
-    /// again.
+    /// The names of the nodes and stores that did not carry out the whole order, for example because they could not be
+    /// reached. If there are any, an operator must give the order again.
     pub left: Vec<String>,
 }
 
@@ -48,15 +48,15 @@ pub struct ErasedCounts {
     /// Answers that were kept for requests with an idempotency key.
     #[serde(default)]
     pub answers: u64,
-    /// Callbacks that waited, or had no owner.
+    /// Callbacks that waited for their fan-out, or had no owner.
     pub callbacks: u64,
-    /// Deliveries.
+    /// Deliveries in any status.
     pub deliveries: u64,
     /// Stored answers on disk.
     pub disk: u64,
     /// Stored answers in the memory of nodes.
     pub memory: u64,
-    /// References of owners.
+    /// Owners of the erased records. The teams stay owners, without their references.
     pub owners: u64,
     /// Stored answers in Redis.
     pub redis: u64,
@@ -105,7 +105,7 @@ impl StoredReceipt {
 }
 
 impl Erasures {
-    /// Returns the receipts that a node writes and lists.
+    /// Opens the log of receipts in a node's own database. With `redis` the nodes share their receipts.
     #[must_use]
     pub fn new(database: Database, redis: Option<RedisClient>, clock: Clock) -> Self {
         let shared = redis.map(|redis| {
@@ -115,8 +115,8 @@ impl Erasures {
         Self(Arc::new(SharedLog::new("erasures", database, shared, clock)))
     }
 
-    /// Writes the receipt of an erasure that has ended, durably. Returns the receipt, and an error if it could not be
-    /// written.
+    /// Writes the receipt of an ended erasure durably. Returns the receipt, and the result of writing it: an error if
+    /// the receipt was not stored.
     pub async fn note(
         &self,
         removed: ErasedCounts,
@@ -136,7 +136,8 @@ impl Erasures {
         (receipt, written)
     }
 
-    /// Returns a page of the receipts: of all nodes, or of this node alone if Redis can't be reached.
+    /// Returns a page of the receipts of all nodes. Without Redis, or while it can't be reached, the page has only this
+    /// node's receipts.
     ///
     /// # Errors
     /// Returns an error if the receipts can't be read.
@@ -144,13 +145,15 @@ impl Erasures {
         self.0.list(page, |text| serde_json::from_str(text).ok()).await
     }
 
-    /// Copies receipts that are not shared yet to Redis, and removes expired ones, until the future is dropped.
+    /// Copies receipts that are not shared yet to Redis, and removes expired receipts. Runs until the future is
+    /// dropped.
     pub async fn keep(&self) {
         self.0.keep().await;
     }
 }
 
-/// Returns the receipts in a database. The list is empty if a version without receipts wrote the database.
+/// Returns the receipts in a database, without damaged ones. The list is empty if a version without receipts wrote the
+/// database.
 ///
 /// # Errors
 /// Returns an error if the database can't be read.
@@ -164,7 +167,8 @@ pub fn stored_receipts(connection: &Connection) -> rusqlite::Result<Vec<StoredRe
     rows.filter_map(|text| text.map(|text| serde_json::from_str(&text).ok()).transpose()).collect()
 }
 
-/// Writes receipts to a restored database. Receipts that it already has are not changed.
+/// Writes receipts to a restored database. Receipts that it already has are not changed. `is_alone` is true for a
+/// gateway without Redis, whose receipts need not be copied there.
 ///
 /// # Errors
 /// Returns an error if the database can't be written.
@@ -185,7 +189,7 @@ pub async fn keep_receipts(
         .await
 }
 
-/// Returns the distinct persons of receipts.
+/// Returns the tags of all persons in these receipts, each tag once.
 pub fn persons_of(receipts: &[StoredReceipt]) -> BTreeSet<Tag> {
     receipts.iter().flat_map(StoredReceipt::tags).collect()
 }

@@ -6,7 +6,7 @@ use crate::base::database::DatabaseError;
 /// [`Unavailable`](Self::Unavailable) may still have been made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
-    /// State can't be reached or written now.
+    /// State can't be reached or written now, or an entry can't be decrypted now. A later try may succeed.
     #[error("state can't be reached or written; try again later")]
     Unavailable,
     /// State refuses the operation permanently, because of a damaged entry or a programming error.

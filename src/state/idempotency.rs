@@ -10,7 +10,7 @@ use crate::iluma::person::Tag;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// The time for which a key is kept.
+/// The time for which a key is kept after its claim.
 pub const KEPT: Duration = Duration::from_secs(86400);
 
 /// The time after which a claim of another node counts as lost: far more than a call and the upload of its body take.
@@ -36,31 +36,33 @@ impl Holder {
         format!("{}/{}", self.node, self.process)
     }
 
-    /// Returns true if the text names an earlier process of the same node, which has ended.
+    /// Returns true if `other` is the stored text of another process of the same node. That process has ended, because
+    /// a node has one process at a time.
     fn has_succeeded(&self, other: &str) -> bool {
         other.split_once('/').is_some_and(|(node, process)| node == self.node && process != self.process)
     }
 }
 
-/// A request with a key.
+/// A request that claims its idempotency key.
 #[derive(Debug, Clone)]
 pub struct Claiming {
     /// The team. Each team has keys of its own.
     pub tenant: TenantName,
-    /// The key.
+    /// The idempotency key.
     pub key: Box<[u8]>,
     /// The hash of the request without its body: a repetition must have the same hash.
     pub request: [u8; 32],
     /// The process that makes the call.
     pub holder: Holder,
-    /// The token of this claim, by which a repeated step recognises its own claim.
+    /// The fencing token of this claim. If the claim is repeated, for example after a lost answer, state recognises it
+    /// by the token.
     pub token: ClaimToken,
 }
 
-/// The token of one claim.
+/// The token of one claim: random bytes.
 pub type ClaimToken = [u8; 16];
 
-/// One claim of a key.
+/// The id of one claim: the key's stored name, and the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimId {
     pub(super) name: ClaimName,
@@ -77,7 +79,7 @@ impl ClaimId {
         bytes
     }
 
-    /// Returns the claim that the ledger refers to.
+    /// Returns the claim from the bytes that [`ClaimId::bytes`] made.
     #[must_use]
     pub fn of_bytes(bytes: &[u8; 48]) -> Self {
         let (mut name, mut token) = ([0; 32], [0; 16]);
@@ -94,22 +96,22 @@ pub enum Claimed {
     New,
     /// Another request with the key is in flight.
     InFlight,
-    /// The outcome of the request that had the key is unknown.
+    /// An earlier request with the key may have been processed, and its outcome is unknown.
     Unknown,
-    /// The key has an answer.
+    /// An earlier request with the key was answered, and this is the kept answer.
     Answered(Bytes),
-    /// The request that had the key was answered, and the answer was not kept.
+    /// An earlier request with the key was answered, and its answer was not kept.
     NotKept,
-    /// The answer was erased together with its person.
+    /// The kept answer was erased, because it named a person who was erased.
     Erased,
-    /// The key belongs to another request, which has another hash.
+    /// An earlier request with the key had another hash, so this request is not a repetition.
     OtherRequest,
 }
 
-/// The end of a claim.
+/// The result with which a claim ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimEnd {
-    /// The key may be used again.
+    /// The claim is deleted, and the key may be used again.
     Free,
     /// The answer is kept for repetitions.
     Answered {
@@ -117,7 +119,7 @@ pub enum ClaimEnd {
         content: Bytes,
         /// The persons that the request and the answer name.
         tags: Vec<Tag>,
-        /// The time of the request: the answer is not stored if one of its persons was erased later.
+        /// The time of the request. The answer is not stored if one of the persons was erased after this time.
         asked: SystemTime,
     },
     /// There was an answer that is not kept.
@@ -138,7 +140,7 @@ pub(super) enum KeyStatus {
 }
 
 impl ClaimEnd {
-    /// Returns the status after this end; `None` if the key is free again.
+    /// Returns the key's status after this end; `None` if the key is deleted.
     pub(super) const fn standing(&self) -> Option<KeyStatus> {
         match self {
             Self::Free => None,
@@ -163,7 +165,8 @@ pub(super) struct KeyRow {
 }
 
 impl KeyRow {
-    /// Returns the result for a request that finds this key. The answer in the result is still encrypted.
+    /// Returns the result for a request that finds this key. `request` is the keyed hash of that request. An answer in
+    /// the result is still encrypted.
     pub(super) fn met_by(self, claiming: &Claiming, request: &[u8; 32]) -> Claimed {
         let in_flight = if claiming.holder.has_succeeded(&self.holder) || self.age > LONGEST_CALL {
             Claimed::Unknown

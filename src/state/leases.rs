@@ -1,4 +1,4 @@
-//! Leases in memory: only one gateway process can use the database.
+//! Leases in memory, for the embedded engine: only one gateway process can use its database.
 
 use crate::base::clock::Clock;
 use parking_lot::Mutex;
@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// The leased entries, each with the end of its lease. Claimants bound their number by how many entries they ask for.
+/// The leased entries, each with the end of its lease. Their number is bounded, because each caller asks for a bounded
+/// number of entries.
 #[derive(Debug)]
 pub(super) struct Leases<K> {
     held: Mutex<HashMap<K, Instant>>,
@@ -36,7 +37,8 @@ impl<K: Copy + Eq + Hash> Leases<K> {
         self.held.lock().remove(key);
     }
 
-    /// Begins a hand-out. Its leases end if the caller is cancelled before it has the entries.
+    /// Begins a hand-out of entries. If it is dropped before [`HandOut::keep`], because its caller was cancelled, its
+    /// leases end.
     pub(super) fn hand_out(&self) -> HandOut<'_, K> {
         HandOut { leases: self, keys: Vec::new() }
     }

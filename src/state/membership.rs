@@ -14,19 +14,19 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that an identity stays with an incarnation that stopped its heartbeats.
+/// The lease of an identity. An incarnation that stops its heartbeats loses the identity after this time.
 pub const IDENTITY_LEASE: Duration = Duration::from_secs(5);
-/// The interval of heartbeats: four may be lost.
+/// The interval of heartbeats. Four in a row may be lost before the lease ends.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The interval of attempts to get an identity whose lease has not ended.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The longest report in bytes: some hundred lines. The report of a healthy node has a few.
+/// The longest report in bytes: some hundred lines. The report of a healthy node has a few lines.
 const LONGEST_REPORT: usize = 64 << 10;
 /// The time for which a node is shown after its last heartbeat, unless it has left with [`leave`](Membership::leave).
 const LONGEST_SILENCE: Duration = Duration::from_secs(600);
 
-/// The node's membership. Clones share it.
+/// The membership of this node among the nodes that share a Redis. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Membership(Arc<Inner>);
 
@@ -53,7 +53,7 @@ pub struct ReportedNode {
     pub name: String,
     /// The time since its last heartbeat.
     pub silent_for: Duration,
-    /// The text of its report; empty for a node of a version that makes none.
+    /// The text of its report. It is empty if the report was too long, or if the node's version makes none.
     pub report: String,
 }
 
@@ -72,8 +72,8 @@ pub enum IdentityClaim {
     Unverified,
     /// This incarnation holds the identity.
     Held,
-    /// Another incarnation holds the identity: it has ended without giving it back, or one of the two processes runs on
-    /// a copy of the other's database.
+    /// Another incarnation holds the identity. Either it has ended and its lease has not, or one of the two processes
+    /// runs on a copy of the other's database.
     Cloned {
         /// The name of the other node.
         other: String,
@@ -93,13 +93,13 @@ pub struct IdentityTaken {
     pub other: String,
 }
 
-/// The answer to a heartbeat: true if this incarnation holds the identity, the holder's name, the rest of its lease in
-/// milliseconds, and the name and the keys of each live node in turn.
+/// The answer to a heartbeat. Its members are: true if this incarnation holds the identity; the holder's name; the rest
+/// of the holder's lease in milliseconds; and a flat list that has the name and then the keys of each live node.
 type Answer = (bool, String, u64, Vec<String>);
 
 impl Membership {
-    /// Makes the membership of the node with this identity and name. `keyring` receives the keys that the other nodes
-    /// know.
+    /// Makes the membership of the node with this identity and this name. Each heartbeat informs `keyring` of the keys
+    /// that the other nodes know.
     #[must_use]
     pub fn new(redis: RedisClient, (id, name): (&str, &str), keyring: Keyring, clock: Clock) -> Self {
         keyring.write_with_known(&[]);
@@ -116,11 +116,11 @@ impl Membership {
         }))
     }
 
-    /// Takes the identity, and waits for the lease of a predecessor that ended without giving it back. While Redis is
-    /// out it returns at once, and a later heartbeat verifies the identity.
+    /// Takes the identity. If an earlier incarnation ended without giving it back, the call waits until the lease ends.
+    /// While Redis is out, the call returns at once, and a later heartbeat verifies the identity.
     ///
     /// # Errors
-    /// Returns an error if another incarnation goes on renewing its lease.
+    /// Returns an error if another incarnation keeps renewing its lease.
     pub async fn join(&self) -> Result<(), IdentityTaken> {
         let end = tokio::time::Instant::now() + IDENTITY_LEASE + HEARTBEAT;
         loop {
@@ -146,7 +146,7 @@ impl Membership {
         }
     }
 
-    /// Renews the lease, and reads which nodes are live and which keys they know.
+    /// Renews the lease, and reads the names of the live nodes and the keys that they know.
     async fn heartbeat(&self) -> Result<IdentityClaim, StateError> {
         let (held, holder, _, there) = self.tell(IDENTITY_LEASE).await?;
         let claim = if held { IdentityClaim::Held } else { IdentityClaim::Cloned { other: holder } };
@@ -184,13 +184,13 @@ impl Membership {
         let _ = self.tell(Duration::ZERO).await;
     }
 
-    /// Returns the process' claim on its identity according to the last heartbeat.
+    /// Returns this process' claim on the identity, as the last heartbeat found it.
     #[must_use]
     pub fn identity_claim(&self) -> IdentityClaim {
         self.0.claim.lock().clone()
     }
 
-    /// Returns the names of the live nodes at the last heartbeat.
+    /// Returns the names of the nodes that were live at the last heartbeat.
     #[must_use]
     pub fn members(&self) -> Vec<String> {
         self.0.members.lock().clone()
@@ -202,12 +202,12 @@ impl Membership {
         &self.0.id
     }
 
-    /// Sets the report that the next heartbeats publish. A report that is too long is left out.
+    /// Sets the report that the next heartbeats publish. A report that is too long is replaced by an empty one.
     pub fn report(&self, report: String) {
         *self.0.report.lock() = if report.len() <= LONGEST_REPORT { report } else { String::new() };
     }
 
-    /// Returns the nodes that were live within the last ten minutes, by name, with their reports.
+    /// Returns the nodes whose last heartbeat is at most ten minutes old, sorted by name, with their reports.
     ///
     /// # Errors
     /// Returns an error if Redis is out.

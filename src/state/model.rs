@@ -1,6 +1,6 @@
 //! The types of durable state, as callers store and read them.
 //!
-//! Invariant: no type says how an engine stores it.
+//! Invariant: no type depends on the engine that stores it.
 
 use super::attempts::AttemptRecord;
 use super::envelopes::{CallbackName, DeliveryId};
@@ -11,22 +11,23 @@ use crate::iluma::person::Tag;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// The time for which a callback without an owner waits, because the answer to its POST may still bring the owner:
-/// twice the default deadline of an answer.
+/// The time for which a callback without an owner waits for one. The request that caused the callback may not be
+/// answered yet, and its answer brings the owner. The time is twice the default deadline of an answer.
 pub const EARLY: Duration = Duration::from_secs(60);
 
-/// The time for which a callback is kept for late owners after its fan-out: as long as a pending request is shared.
+/// The time for which a callback is kept after its fan-out, for teams that become owners later. Other requests share a
+/// pending request for the same time.
 pub const LATE: Duration = Duration::from_secs(600);
 
 /// The largest number of entries of a page.
 pub const MOST_LISTED: usize = 1000;
 
-/// The pause before an entry that could not be decrypted is tried again: a missing key returns only with an operator's
-/// reload.
+/// The pause before an entry that could not be decrypted is tried again. It is long, because a missing key returns only
+/// with an operator's reload.
 pub(super) const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
-/// The largest number of a team's references that wait for one id: one for each identical request during its PENDING
-/// time.
+/// The largest number of references of one team that wait for the callbacks of one record. Each identical request adds
+/// at most one reference while the record is pending.
 pub(super) const MOST_AWAITING: usize = 1000;
 
 /// A new owner of a record.
@@ -34,20 +35,20 @@ pub(super) const MOST_AWAITING: usize = 1000;
 pub struct Owning {
     /// The account of the record.
     pub account: AccountName,
-    /// Iluma's id.
+    /// Iluma's id of the record.
     pub id: String,
     /// The team that becomes an owner.
     pub tenant: TenantName,
-    /// The team's own reference as JSON text with its quotes.
+    /// The team's own reference as JSON text with its quotes; `None` if the request had none.
     pub reference: Option<Bytes>,
     /// The type of Iluma's callbacks about the record, if the route determines it.
     pub kind: Option<CallbackType>,
-    /// True if Iluma's callback is for this reference too: for a team whose request reached Iluma, alone or collapsed,
-    /// or that shares a pending request. False for a team that was answered from the cache.
+    /// True if Iluma's callback is to be delivered with this reference: the team's request reached Iluma, was collapsed
+    /// with such a request, or shares a pending one. False if the team was answered from the cache.
     pub awaits: bool,
-    /// The persons that the record names.
+    /// The tags of the persons that the record names.
     pub tags: Vec<Tag>,
-    /// The time of the request: the reference is not stored if one of the persons was erased later.
+    /// The time of the request. The reference is not stored if one of the persons was erased after this time.
     pub asked: SystemTime,
 }
 
@@ -58,7 +59,8 @@ pub struct Owner {
     pub tenant: TenantName,
     /// The team's newest reference as JSON text; `None` if the team gave none, or if the reference was erased.
     pub reference: Option<Bytes>,
-    /// The time at which the team became an owner or gave this reference.
+    /// The time at which the team was stored as an owner last. Each later request of the team about the record renews
+    /// it.
     pub since: SystemTime,
 }
 
@@ -69,11 +71,11 @@ pub struct Callback {
     pub account: AccountName,
     /// The callback's type, if the path names it.
     pub kind: Option<CallbackType>,
-    /// Iluma's id.
+    /// Iluma's id of the record.
     pub id: String,
     /// The body.
     pub body: Bytes,
-    /// The persons that the body names.
+    /// The tags of the persons that the body names.
     pub tags: Vec<Tag>,
 }
 
@@ -89,21 +91,21 @@ pub enum ReceiveOutcome {
 /// A callback that is handed out for its fan-out.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// The name by which the callback is settled.
+    /// The callback's stored name, by which it is settled.
     pub name: CallbackName,
     /// The account of the callback.
     pub account: AccountName,
-    /// The callback's type: from the path, else from an owner.
+    /// The callback's type: from the path, else from an owner; `None` if neither has one.
     pub kind: Option<CallbackType>,
-    /// Iluma's id.
+    /// Iluma's id of the record.
     pub id: String,
     /// The body.
     pub body: Bytes,
-    /// The time of receipt.
+    /// The time at which the callback was received.
     pub received: SystemTime,
-    /// The references that wait for the callback.
+    /// The teams and references that wait for the callback.
     pub awaiting: Vec<Awaiting>,
-    /// The fencing token of the hand-out: it shows if the callback has changed since.
+    /// The fencing token of the hand-out. State compares it to find out if the callback has changed since.
     pub(super) fencing_token: i64,
 }
 
@@ -121,7 +123,7 @@ pub struct Awaiting {
 /// The decision about a callback.
 #[derive(Debug, Clone)]
 pub enum FanOutDecision {
-    /// These deliveries are made; there may be none.
+    /// One delivery of this type is made for each of these copies; there may be none.
     Deliver(CallbackType, Vec<Copy>),
     /// No owner is known yet: the callback is examined again at this time, or when an owner is added.
     Wait(SystemTime),
@@ -129,42 +131,42 @@ pub enum FanOutDecision {
     Unowned,
 }
 
-/// A callback for one reference of a team.
+/// A team's copy of a callback, for one of the team's references.
 #[derive(Debug, Clone)]
 pub struct Copy {
     /// The team.
     pub tenant: TenantName,
-    /// The team's reference as JSON text.
+    /// The team's reference as JSON text; `None` if the team gave none.
     pub reference: Option<Bytes>,
-    /// The body for the team.
+    /// The body that is sent to the team.
     pub body: Bytes,
 }
 
-/// A callback that the gateway made, for an answer from the cache.
+/// A callback that the gateway made itself, because the team's request was answered from the cache.
 #[derive(Debug, Clone)]
 pub struct Made {
-    /// The record's account.
+    /// The account of the record.
     pub account: AccountName,
-    /// Iluma's id.
+    /// Iluma's id of the record.
     pub id: String,
     /// The callback's type.
     pub kind: CallbackType,
     /// The team, its reference and its body.
     pub copy: Copy,
-    /// The persons that the body names.
+    /// The tags of the persons that the body names.
     pub tags: Vec<Tag>,
 }
 
-/// A claimed delivery.
+/// A delivery that was handed out to be sent, under a lease.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The delivery's id, the same at every attempt.
     pub id: DeliveryId,
     /// The team that gets the delivery.
     pub tenant: TenantName,
-    /// The record's account.
+    /// The account of the record.
     pub account: AccountName,
-    /// The type, which selects one of the team's URLs.
+    /// The type of the callback, which selects one of the team's URLs.
     pub kind: CallbackType,
     /// The body that is sent.
     pub body: Bytes,
@@ -174,20 +176,20 @@ pub struct Delivery {
     pub probes: u32,
     /// True if the delivery is a probe of a paused endpoint.
     pub is_probe: bool,
-    /// The time of receipt of its callback.
+    /// The time at which the delivery's callback was received, or made by the gateway.
     pub received: SystemTime,
-    /// The history of attempts, as it is stored.
+    /// The history of attempts in its stored form, which [`parsed`](super::attempts::parsed) reads.
     pub(super) history: String,
-    /// The fencing token of the current claim.
+    /// The fencing token of the hand-out.
     pub(super) fencing_token: i64,
 }
 
-/// The end of a claim: the outcome of the delivery, and the attempt that was made, if one was.
+/// The end of a hand-out: the outcome of the delivery, and the attempt that led to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conclusion {
     /// The outcome of the delivery.
     pub outcome: DeliveryOutcome,
-    /// The attempt.
+    /// The attempt; `None` if none was made.
     pub attempt: Option<AttemptRecord>,
 }
 
@@ -202,11 +204,11 @@ impl From<DeliveryOutcome> for Conclusion {
 pub enum DeliveryOutcome {
     /// The team has received the delivery.
     Delivered,
-    /// The attempt failed; the next one follows at this time.
+    /// The attempt failed; the next attempt follows at this time.
     Retry(SystemTime),
     /// The last attempt failed: the delivery is a dead letter.
     Dead,
-    /// A probe of a paused endpoint failed: the schedule of the delivery stays as it is.
+    /// A probe of a paused endpoint failed. It does not change the time of the delivery's next attempt.
     Probed,
     /// No attempt was made: the callback URL could not be read, or the task that took the delivery was cancelled.
     Untried,
@@ -237,52 +239,52 @@ pub enum DeliveryStatus {
     Unowned,
 }
 
-/// A page of a list.
+/// The part of a list that a caller asks for: its filters, its beginning and its length.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// Only entries of this team.
+    /// Only entries of this team, if one is given.
     pub tenant: Option<TenantName>,
-    /// Only entries of this type.
+    /// Only entries of this type, if one is given.
     pub kind: Option<CallbackType>,
-    /// Only entries from this time on. The time of a dead or delivered entry is that of its end; the time of a queued
-    /// or unowned entry is that of its receipt.
+    /// Only entries from this time on, if it is given. The time of a dead or delivered entry is its end; the time of a
+    /// queued or unowned entry is its receipt.
     pub since: Option<SystemTime>,
-    /// Only entries until this time, inclusive.
+    /// Only entries until this time, inclusive, if it is given. Entries have the same times as for `since`.
     pub until: Option<SystemTime>,
-    /// The last entry of the page before.
+    /// The last entry of the previous page; `None` for the first page.
     pub after: Option<Cursor>,
     /// The largest number of entries; at most [`MOST_LISTED`].
     pub most: usize,
 }
 
-/// The position of an entry in its list: by time, then by id.
+/// The position of an entry in its list. Lists are sorted by time, and then by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    /// The time that orders the list, in milliseconds since 1970.
+    /// The time by which the list is sorted, in milliseconds since 1970.
     pub at: i64,
     /// The entry's id.
     pub id: DeliveryId,
 }
 
-/// An entry of a list, without data of a person.
+/// An entry of a list, without personal data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// The position in the list. Its id is the one that a replay takes. Its time is the due time of a queued entry, the
-    /// end of a dead or delivered one, or the removal of an unowned one.
+    /// The position in the list. A replay takes the cursor's id. The cursor's time is the due time of a queued entry,
+    /// the end of a dead or delivered entry, or the planned removal of an unowned entry.
     pub cursor: Cursor,
     /// The team; `None` if the entry has no owner.
     pub tenant: Option<TenantName>,
     /// The record's account.
     pub account: AccountName,
-    /// The callback's type, if known.
+    /// The callback's type; `None` if it is not known.
     pub kind: Option<CallbackType>,
     /// Iluma's id; `None` if it can't be decrypted.
     pub upstream_id: Option<String>,
     /// The number of failed attempts.
     pub attempts: u32,
-    /// The newest attempt.
+    /// The newest attempt; `None` if there was none.
     pub last: Option<AttemptRecord>,
-    /// The time of receipt of its callback.
+    /// The time at which the callback was received.
     pub received: SystemTime,
 }
 
@@ -292,8 +294,8 @@ impl Page {
         self.kind.is_some() || self.since.is_some() || self.until.is_some()
     }
 
-    /// Returns true if the entry has the page's type, and its time is within the page's times. `at` is the time that
-    /// orders the list.
+    /// Returns true if the entry has the page's type, and its time is within the page's times. `status` selects that
+    /// time: `at`, by which the list is sorted, or `received`. Both are in milliseconds since 1970.
     pub(super) fn takes(&self, status: DeliveryStatus, kind: Option<CallbackType>, at: i64, received: i64) -> bool {
         let time = match status {
             DeliveryStatus::Dead | DeliveryStatus::Delivered => at,
@@ -312,7 +314,7 @@ pub struct Found {
     pub status: DeliveryStatus,
     /// The entry as its list shows it.
     pub entry: Listed,
-    /// The newest attempts, oldest first.
+    /// The kept attempts, oldest first.
     pub history: Vec<AttemptRecord>,
 }
 
@@ -321,7 +323,7 @@ pub struct Found {
 pub enum Deleted {
     /// The dead letter is deleted.
     Done,
-    /// The entry is no dead letter.
+    /// The entry is not a dead letter, so nothing was deleted.
     NotDead,
     /// No entry has this id.
     Unknown,
@@ -330,14 +332,15 @@ pub enum Deleted {
 /// The deliveries to send again. Their retry schedule starts again from the first attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
-    /// This delivery, in any status; or this unowned callback, if it has an owner now.
+    /// The delivery with this id, in any status, if its content is kept. Or the unowned callback with this id: it waits
+    /// for an owner again, like a new callback.
     One(DeliveryId),
-    /// This delivery, if it belongs to this team.
+    /// The delivery with this id, if it belongs to this team.
     Own(TenantName, DeliveryId),
-    /// All deliveries to this team that were delivered or became dead letters since the first time, and until the
-    /// second time if there is one.
+    /// All deliveries to this team that were delivered or became dead letters between these two times, inclusive. With
+    /// `None` as the end, the period ends now.
     Since(TenantName, SystemTime, Option<SystemTime>),
-    /// All dead letters, or those of this team.
+    /// All dead letters of this team; of all teams for `None`.
     AllDead(Option<TenantName>),
 }
 
@@ -363,16 +366,16 @@ pub struct Queues {
     pub waiting: u64,
     /// Callbacks without an owner.
     pub unowned: u64,
-    /// The time of receipt of the oldest queued delivery.
+    /// The time at which the oldest queued delivery's callback was received; `None` if no delivery is queued.
     pub oldest: Option<SystemTime>,
 }
 
 /// The numbers of entries that an erasure removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// References of owners; the teams stay owners.
+    /// Owners of the erased records. The teams stay owners, without their references.
     pub owners: u64,
-    /// Callbacks that waited, or had no owner.
+    /// Callbacks that waited for their fan-out, or had no owner.
     pub callbacks: u64,
     /// Deliveries: queued, dead and delivered.
     pub deliveries: u64,
@@ -381,7 +384,7 @@ pub struct Erased {
 }
 
 impl Waiting {
-    /// Makes a callback that arrives now, for tests of its body.
+    /// Makes a callback that is received now, for tests of its body.
     #[cfg(test)]
     #[must_use]
     pub fn example(account: &str, kind: Option<CallbackType>, id: &str, body: Bytes, awaiting: Vec<Awaiting>) -> Self {

@@ -1,17 +1,17 @@
-//! Pauses of endpoints: their reasons, and the times at which they end.
+//! Pauses of endpoints: their reasons, and the times at which the gateway pauses and probes an endpoint.
 
 use crate::base::name::TenantName;
 use crate::iluma::callback_type::CallbackType;
 use std::time::{Duration, SystemTime};
 use strum::{EnumString, IntoStaticStr};
 
-/// The time after which a failing endpoint is paused: from its first failure on, without a success.
+/// The time after which a failing endpoint is paused. It begins with the first failure after the last success.
 pub const FAILING: Duration = Duration::from_secs(86_400);
 
 /// The time between two probes of an endpoint that is paused because it fails.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A tenant's URL for a type.
+/// A team's endpoint for one type of callback. It identifies the endpoint's URL, which is stored elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// The tenant.
@@ -26,11 +26,11 @@ pub struct Endpoint {
 pub enum PauseReason {
     /// The endpoint answered 410.
     Gone,
-    /// The endpoint failed for [`FAILING`]; it is probed, and resumed by the first success.
+    /// The endpoint failed for [`FAILING`]. It is probed, and the first success resumes it.
     Failing,
-    /// An operator paused it.
+    /// An operator paused the endpoint.
     Operator,
-    /// The team paused it.
+    /// The team paused the endpoint.
     Team,
 }
 
@@ -47,17 +47,17 @@ pub struct Pause {
     pub probe: Option<SystemTime>,
 }
 
-/// The pauses that an order ends.
+/// The pauses that a call to resume endpoints ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// Every pause.
+    /// Every pause, whatever its reason.
     Any,
-    /// A pause that the gateway made by itself. It ends because the endpoint's URL has changed.
+    /// Only a pause that the gateway made by itself. It ends because the endpoint's URL has changed.
     Automatic,
 }
 
 impl PauseReason {
-    /// Returns the name in answers and in state.
+    /// Returns the reason's name, as state stores it and APIs show it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()

@@ -1,7 +1,7 @@
-//! Sentinels: fingerprints of the keys of stored state, so that a wrong key is refused before it does harm.
+//! Sentinels: stored fingerprints of the keys of state, by which a wrong key is refused before it does harm.
 //!
 //! Invariant: a configured key has the fingerprint that state has stored under its name, or state has not stored the
-//! name yet. A fingerprint is a keyed hash, which reveals nothing of the key.
+//! name yet. A fingerprint is a keyed hash, which does not reveal the key.
 
 use super::error::StateError;
 use crate::base::database::{Database, DatabaseError};
@@ -19,7 +19,7 @@ const ROOT: &str = "root";
 /// The error for a configured key that differs from the key with which state was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WrongKey {
-    /// The root key is wrong.
+    /// The root key is wrong. The text names the store that was written with another root key.
     #[error(
         "state.root_key is not the one that {0} was written with: put the former root key back; it is never rotated. A \
          new deployment needs an empty state.path and a Redis database of its own"
@@ -33,7 +33,7 @@ pub enum WrongKey {
     Encryption {
         /// The key's id.
         id: String,
-        /// The store that has another key.
+        /// The name of the store that was written with another key under this id.
         place: &'static str,
     },
 }
@@ -44,7 +44,7 @@ pub enum KeyError {
     /// A key is wrong.
     #[error(transparent)]
     Wrong(#[from] WrongKey),
-    /// State can't be read.
+    /// State can't be read or written.
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -63,7 +63,8 @@ fn fingerprints(settings: &config::State) -> Vec<(String, [u8; 32])> {
     std::iter::once(root).chain(keys).collect()
 }
 
-/// Compares the configured keys with those of a store; returns the ones that the store does not know yet.
+/// Compares `ours`, the configured keys, with `known`, the keys of a store. Returns the configured keys that the store
+/// does not know yet, or an error for the first key whose fingerprint differs. `place` names the store in the error.
 fn compare(
     known: &BTreeMap<String, Vec<u8>>,
     ours: &[(String, [u8; 32])],
@@ -90,7 +91,8 @@ fn known(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Vec<u8>>>
     rows.collect()
 }
 
-/// Verifies the keys against a node's own database, and stores those that it does not know yet.
+/// Verifies the configured keys against a node's own database. Stores the fingerprints of the keys that the database
+/// does not know yet.
 ///
 /// # Errors
 /// Returns an error if a key is wrong, or if the database can't be used.
@@ -109,8 +111,8 @@ pub async fn verify_database(database: &Database, settings: &config::State) -> R
     Ok(database.write(verify).await??)
 }
 
-/// Verifies the keys against the database file of a node that may be running, and changes nothing. A missing file, or
-/// one without sentinels, knows no keys.
+/// Verifies the configured keys against the database file of a node that may be running, and changes nothing. A missing
+/// file, or a file without sentinels, accepts any keys.
 ///
 /// # Errors
 /// Returns an error if a key is wrong, or if the file can't be read.
@@ -130,7 +132,7 @@ pub fn verify_file(settings: &config::State) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// The configured keys, for the comparison with those of the nodes that share a Redis.
+/// The fingerprints of the configured keys, for the comparison with the fingerprints that are stored in Redis.
 #[derive(Debug, Clone)]
 pub struct Sentinels {
     root: String,
@@ -138,7 +140,7 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Takes the fingerprints of the keys.
+    /// Computes the fingerprints of the configured keys.
     #[must_use]
     pub fn new(settings: &config::State) -> Self {
         let mut keys: Vec<_> =
@@ -148,7 +150,8 @@ impl Sentinels {
         Self { root, keys }
     }
 
-    /// Verifies the keys; with `note` it stores those that Redis does not know yet.
+    /// Verifies the keys against the fingerprints in Redis. If `note` is true, it stores the fingerprints that Redis
+    /// does not know yet.
     ///
     /// # Errors
     /// Returns an error if a key is wrong, or if Redis can't be read.

@@ -1,25 +1,25 @@
-//! Sessions of people in a browser. A person opens one with a secret: an operator's token, or a team's key.
+//! Sessions of people in a browser. A person opens a session with an operator's token or with a team's key.
 //!
-//! Invariants: only keyed hashes of session ids are stored; a session ends half an hour after its last request, and
-//! twelve hours after its first; a holder has at most [`MOST_SESSIONS`]: a further one replaces the one that ends
-//! first.
+//! Invariants: only keyed hashes of session ids are stored; a session ends half an hour after its last request, and at
+//! the latest twelve hours after it was opened; a holder has at most [`MOST_SESSIONS`] sessions: a further session
+//! replaces the session that ends first.
 
 use std::time::Duration;
 use strum::IntoStaticStr;
 
-/// The longest time between two requests of a session.
+/// The longest time between two requests of a session. The session ends after it.
 pub(super) const IDLE: Duration = Duration::from_secs(30 * 60);
 
-/// The longest time of a session: a working day.
+/// The longest lifetime of a session, however often it is used: a working day.
 pub(super) const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
 
-/// The largest number of sessions of one token or team at a time: a hundred people may share it.
+/// The largest number of sessions of one token or team at a time. A hundred people may share a token or a key.
 pub const MOST_SESSIONS: usize = 100;
 
-/// The stored name of a session.
+/// The stored name of a session: a keyed hash of its id.
 pub(super) type SessionName = [u8; 32];
 
-/// The pages that a session opens.
+/// The kind of a session: the pages that it opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum SessionKind {
@@ -32,21 +32,21 @@ pub enum SessionKind {
 /// A session as state stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSession {
-    /// The name of the token or the team that opened it.
+    /// The name of the token or the team that opened the session.
     pub holder: String,
     /// The 32 bytes that the caller derived from the holder's secret when the session was opened.
     pub secret: [u8; 32],
-    /// The time until the session ends, if no request comes.
+    /// The time until the session ends if no further request comes.
     pub left: Duration,
 }
 
 impl SessionKind {
-    /// Returns the text that engines store for a holder with this name.
+    /// Returns the text that engines store for a holder with this name: the kind, a colon, and the name.
     pub(super) fn holder(self, name: &str) -> String {
         format!("{}:{name}", <&str>::from(self))
     }
 
-    /// Returns the holder's name in such a text, if the text is of this kind.
+    /// Returns the holder's name from a text that [`holder`](Self::holder) made; `None` if the text is of another kind.
     pub(super) fn holder_in(self, text: &str) -> Option<String> {
         Some(text.strip_prefix(<&str>::from(self))?.strip_prefix(':')?.to_owned())
     }

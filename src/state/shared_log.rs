@@ -1,4 +1,4 @@
-//! A log of entries that each node writes to its own database, and that is listed over all nodes.
+//! A log: each node writes its entries to its own database, and can list the entries of all nodes.
 //!
 //! With Redis each node copies its entries to a shared list, at once or as soon as Redis is back. So one request to
 //! Redis reads the entries of all nodes. Without Redis the list consists of the node's own entries.
@@ -20,13 +20,13 @@ use std::time::{Duration, SystemTime};
 
 /// The retention of an entry: more than a year, as auditors ask for.
 const RETENTION: Duration = Duration::from_secs(400 * 86400);
-/// The longest wait for the lock of a database that a gateway writes.
+/// The longest wait for the lock of the database while the gateway writes to it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// The largest number of entries that one step shares.
+/// The largest number of entries that one request copies to Redis.
 const MOST_SHARED: usize = 200;
-/// The interval at which entries that are not shared yet are looked up.
+/// The interval at which a node copies entries that are not shared yet to Redis.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The number of such intervals between two removals of expired entries.
+/// The number of [`INTERVAL`]s between two removals of expired entries.
 const INTERVALS_PER_SWEEP: u32 = 3600;
 
 /// A log. Its table in the node's own database has the log's name, and the columns `id`, `entry` and `shared`.
@@ -38,8 +38,8 @@ pub(super) struct SharedLog {
     clock: Clock,
     /// The number of ids that were given out since the start.
     written: AtomicU32,
-    /// The lock of the task that copies entries: with one task at a time, an older version of an entry never replaces a
-    /// newer one.
+    /// The lock that a task holds while it copies entries to Redis. Only one task copies at a time, so an older version
+    /// of an entry never replaces a newer one.
     sharing: tokio::sync::Mutex<()>,
 }
 
@@ -47,20 +47,20 @@ pub(super) struct SharedLog {
 #[derive(Debug)]
 pub(super) struct SharedList {
     pub(super) redis: RedisClient,
-    /// The name of the sorted set of the ids.
+    /// The Redis key of the sorted set that has all ids.
     pub(super) ids: RedisKey,
-    /// The name of the hash that has the entries by id.
+    /// The Redis key of the hash that has each entry by its id.
     pub(super) entries: RedisKey,
 }
 
 /// The part of a log that a caller asks for.
 #[derive(Debug, Clone, Default)]
 pub struct LogPage {
-    /// The id of the last entry of the page before.
+    /// The id of the last entry of the previous page; `None` for the first page.
     pub after: Option<String>,
-    /// The moment from which on entries were written.
+    /// Only entries that were written at this time or later, if it is given.
     pub from: Option<SystemTime>,
-    /// The moment before which entries were written.
+    /// Only entries that were written before this time, if it is given.
     pub to: Option<SystemTime>,
     /// The largest number of entries.
     pub most: usize,
@@ -68,14 +68,14 @@ pub struct LogPage {
     pub newest_first: bool,
 }
 
-/// Entries of a log, in the order of their page.
+/// One page of a log.
 #[derive(Debug, Clone)]
 pub struct LogEntries<T> {
-    /// The entries.
+    /// The entries, in the order that the page asks for.
     pub entries: Vec<T>,
     /// The id of the last entry, if more entries may follow.
     pub next: Option<String>,
-    /// False if only this node's entries could be read.
+    /// False if Redis is configured, but only this node's entries could be read.
     pub is_complete: bool,
 }
 
@@ -84,15 +84,16 @@ impl SharedLog {
         Self { table, database, shared, clock, written: AtomicU32::new(0), sharing: tokio::sync::Mutex::default() }
     }
 
-    /// Returns the id and the time of an entry that is written now. Ids sort in the order of their entries, also within
-    /// a millisecond.
+    /// Returns the id for an entry that is written now, and the current time. Ids sort in the order in which they were
+    /// returned, also within a millisecond.
     pub(super) fn next_id(&self) -> (String, SystemTime) {
         let now = self.clock.wall();
         let place = self.written.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff;
         (entry_id(now, place), now)
     }
 
-    /// Writes an entry, or a newer version of it, durably, and shares it if Redis answers.
+    /// Writes an entry durably; an earlier version with the same id is replaced. Then copies the entry to Redis, if
+    /// Redis answers.
     ///
     /// # Errors
     /// Returns an error if the entry was not written.
@@ -107,8 +108,8 @@ impl SharedLog {
         Ok(())
     }
 
-    /// Returns a page of the log: the entries of all nodes, or of this node alone if Redis can't be reached. `read`
-    /// parses an entry; the page leaves out entries that can't be parsed.
+    /// Returns a page of the log with the entries of all nodes. Without Redis, or while it can't be reached, the page
+    /// has only this node's entries. `read` parses an entry; entries that can't be parsed are left out.
     ///
     /// # Errors
     /// Returns an error if the log can't be read.
@@ -131,7 +132,7 @@ impl SharedLog {
         Ok(LogEntries { entries, next, is_complete })
     }
 
-    /// Returns this node's newest entries, as they are stored.
+    /// Returns the ids and texts of this node's `most` newest entries, newest first.
     ///
     /// # Errors
     /// Returns an error if the log can't be read.
@@ -146,8 +147,8 @@ impl SharedLog {
         Ok(rows.await?)
     }
 
-    /// Copies new entries to Redis, and deletes expired entries from the node's database. An entry that waits for Redis
-    /// is kept. Runs until the future is dropped.
+    /// Copies new entries to Redis, and deletes expired entries from the node's database. An expired entry that is not
+    /// in Redis yet is kept. Runs until the future is dropped.
     pub(super) async fn keep(&self) {
         let mut looks: u32 = 0;
         loop {
@@ -164,7 +165,8 @@ impl SharedLog {
         }
     }
 
-    /// Marks every entry as not shared if Redis has lost the last one that this node shared.
+    /// Checks that Redis still has the newest entry that this node shared. If it is missing, Redis has lost its data:
+    /// every entry is marked as not shared, so that it is copied again.
     async fn notice_loss(&self) {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return };
         let select = format!("SELECT id FROM {} WHERE shared = 1 ORDER BY id DESC LIMIT 1", self.table);
@@ -186,7 +188,8 @@ impl SharedLog {
         }
     }
 
-    /// Copies entries that are not shared yet to Redis. Returns true if Redis then has all entries.
+    /// Copies entries that are not shared yet to Redis. Returns true if Redis then has all entries of this node.
+    /// Returns false without Redis, or while it can't be reached.
     async fn share(&self) -> bool {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return false };
         let _sharing = self.sharing.lock().await;
@@ -208,7 +211,7 @@ impl SharedLog {
     }
 
     async fn note_shared(&self, entries: Vec<(String, String)>) -> Result<(), DatabaseError> {
-        // An entry that was written again meanwhile must be shared again.
+        // An entry that was replaced meanwhile is not marked: its new text must be copied too.
         let update = format!("UPDATE {} SET shared = 1 WHERE id = ?1 AND entry = ?2", self.table);
         let note = self.database.write(move |connection| {
             let mut statement = connection.prepare_cached(&update)?;
@@ -247,7 +250,7 @@ impl SharedLog {
         Ok(rows.await?)
     }
 
-    /// Returns the lower bound of the ids of entries that are kept.
+    /// Returns the lower bound of the ids of entries that have not expired.
     fn oldest(&self) -> String {
         format!("{:013}", (millis(self.clock.wall()) - length(RETENTION)).max(0))
     }
@@ -260,7 +263,7 @@ async fn listed(shared: &SharedList, page: &LogPage) -> Result<Vec<(String, Stri
     shared.redis.script(&Budget::background(), &call).await
 }
 
-/// Returns the bounds of a page's ids, as ZRANGEBYLEX takes them.
+/// Returns the lower and the upper bound of a page's ids, as ZRANGEBYLEX takes them.
 fn bounds(page: &LogPage) -> (String, String) {
     let (from, to) = (bound(page.from), page.to.map(|to| bound(Some(to))));
     let (older, newer) = if page.newest_first { (page.after.as_ref(), None) } else { (None, page.after.as_ref()) };
@@ -276,18 +279,18 @@ fn bounds(page: &LogPage) -> (String, String) {
     (lower, end.map_or("+".to_owned(), |end| format!("({end}")))
 }
 
-/// Returns the prefix of the ids of entries at this time; an empty text if there is no time.
+/// Returns the text with which the ids of this time begin; an empty text for `None`.
 fn bound(time: Option<SystemTime>) -> String {
     time.map_or(String::new(), |time| format!("{:013}", millis(time)))
 }
 
-/// Returns the id of an entry; `place` orders the entries of one millisecond.
+/// Returns the id of an entry that is written at `now`. `place` orders the entries of one millisecond.
 pub(super) fn entry_id(now: SystemTime, place: u32) -> String {
     format!("{:013}-{place:06x}{:08x}", millis(now), u32::from_be_bytes(keyring::random()))
 }
 
-/// Writes an entry into the database of a gateway from another process. If the gateway is running, it shares the entry
-/// with the other nodes.
+/// Writes an entry into a gateway's database, for a command that runs as another process. If the gateway is running, it
+/// shares the entry with the other nodes.
 pub(super) fn write_beside(state: &config::State, table: &str, id: &str, text: &str) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(&state.path, flags)?;

@@ -1,8 +1,8 @@
 //! State in the embedded database, for one gateway.
 //!
-//! Invariants in addition to those of [`State`](super::State): leases are in memory, because only one gateway process
-//! can use the file, so a crash ends them at once; every statement finds its rows by an index, except in the small
-//! tables of endpoints and outboxes.
+//! Invariants in addition to those of all engines: leases are in memory, because only one gateway process can use the
+//! file, so a crash ends them at once; every statement finds its rows by an index, except in the small tables of
+//! endpoints and outboxes.
 
 mod delivery_row;
 mod endpoints;

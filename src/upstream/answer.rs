@@ -21,17 +21,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The largest answer that is held: it has room for a thousand watchlist matches.
+/// The largest answer in bytes that is read whole. A thousand watchlist matches fit into it.
 const LARGEST_ANSWER: usize = 8 << 20;
 
-/// An answer's body as it arrives. Its connection returns to the pool with the last byte; dropping the body earlier
-/// closes the connection.
+/// An answer's body as it arrives. An h1 connection returns to the pool with the last byte. If the body is dropped
+/// earlier, that connection is closed.
 #[derive(Debug)]
 pub struct AnswerBody {
     incoming: Incoming,
-    /// An h1 connection, which this body drives.
+    /// The h1 connection, which this body drives. `None` for h2, and once the connection was given back or has failed.
     connection: Option<Box<Http1>>,
-    /// A share in an h2 connection.
+    /// The share in an h2 connection; `None` for h1.
     share: Option<Arc<Http2>>,
     pool: Arc<Pool>,
     mask: Option<Mask>,
@@ -44,7 +44,7 @@ pub struct AnswerBody {
     alarm: LazySleep,
 }
 
-/// Reasons why an answer's body ended early.
+/// The reason why an answer's body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// The connection broke.
@@ -105,7 +105,8 @@ impl AnswerBody {
         let frame = match &mut self.connection {
             None => Pin::new(&mut self.incoming).poll_frame(cx),
             Some(connection) => {
-                // Data arrives only by driving the connection: the body's own wake-up would be one more.
+                // Data arrives only while the connection is driven. So a wake-up by the body itself would be a second
+                // one.
                 let mut unwoken = Context::from_waker(Waker::noop());
                 let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut unwoken);
                 if frame.is_pending() {
@@ -130,7 +131,7 @@ impl AnswerBody {
                 match &frame {
                     Some(Ok(_)) => self.give_back_if_done(),
                     Some(Err(_)) => self.connection = None,
-                    // hyper treats a reset without an error as an end; only END_STREAM is one.
+                    // hyper treats a reset without an error as an end; only END_STREAM is a real end.
                     None if self.share.is_some() && !self.incoming.is_end_stream() => {
                         return Poll::Ready(Some(Err(AnswerError::Truncated)));
                     }
@@ -198,13 +199,14 @@ impl Body for AnswerBody {
 pub struct Collected {
     /// The status.
     pub status: StatusCode,
-    /// The head, without the fields that no longer hold if the body was decoded.
+    /// The head. If the body was decoded, the fields that described the encoded body are removed.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
 
-/// Reads an answer whole, up to 8 MiB, within `total`, and decodes it if it has a content encoding.
+/// Reads an answer whole, up to 8 MiB, within `total`, and decodes it if it has a content encoding. In a decoded body
+/// the secrets of `credential` are masked.
 ///
 /// # Errors
 /// Returns an error if the answer is cut off, too large, too slow, or in an encoding that can't be decoded.
@@ -253,7 +255,8 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Decodes one gzip, deflate or br encoding, up to the size of the largest answer.
+/// Decodes a body with one encoding: gzip, deflate or br. Returns `None` for another encoding, for more than one
+/// encoding, and for a body that is malformed or too large once it is decoded.
 fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let encoding = encodings.next()?.to_str().ok()?.trim().to_ascii_lowercase();

@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Half of the window in which calls are counted. The current half and the one before cover 5 to 10 seconds.
+/// Half of the window in which calls are counted. The current half and the half before it cover 5 to 10 seconds.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
 /// The fewest calls that can open the circuit: two timeouts in a quiet night are no outage.
 const LEAST_CALLS: u32 = 10;
 /// The share of failed calls that opens the circuit: one half, as (part, whole).
 const FAULTS_OF_CALLS: (u32, u32) = (1, 2);
-/// The first cool-off: long enough to take the load off Iluma, short enough for a quick return. It doubles with each
-/// probe that fails.
+/// The time from the opening of the circuit to the first probe. It takes the load off Iluma, and still allows a quick
+/// return. It doubles with each probe that fails.
 const COOL_OFF: Duration = Duration::from_secs(5);
 const LONGEST_COOL_OFF: Duration = Duration::from_secs(30);
 
@@ -64,7 +64,7 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// A permit to make one call. If it is dropped without a finding, the call does not count.
+/// A permit to make one call. If it is dropped before a result is counted, the call does not count.
 #[derive(Debug)]
 pub struct BreakerPermit {
     breaker: Arc<CircuitBreaker>,
@@ -84,7 +84,8 @@ impl CircuitBreaker {
     /// Gives a permit to make a call to `host`.
     ///
     /// # Errors
-    /// Returns the time until the next probe if the circuit is open.
+    /// Returns a time to wait if the circuit is open: the time until the next probe, or one second while a probe is in
+    /// flight.
     pub fn enter(self: &Arc<Self>, host: &Arc<str>) -> Result<BreakerPermit, Duration> {
         let mut state = self.state.lock();
         let mut probe = false;
@@ -165,7 +166,7 @@ impl BreakerPermit {
         self.breaker.note(finding, &self.host, self.probe);
     }
 
-    /// Counts a call without a whole answer.
+    /// Counts a call without a whole answer, if the error is Iluma's fault.
     pub fn failed(&self, error: CallError) {
         if error.is_upstreams_fault() {
             self.breaker.note(Finding::Error(error), &self.host, self.probe);

@@ -39,7 +39,7 @@ impl Upstream {
     /// Makes a client that has not connected yet. `tasks` drives connections that serve several requests at once (h2).
     ///
     /// # Errors
-    /// Returns an error if the machine has no usable trust store.
+    /// Returns an error if TLS can't be set up, such as without a usable trust store.
     pub fn new(settings: &config::Upstream, clock: &Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
         let connector = Connector::new(settings, clock.clone(), tasks)?;
         let host: Arc<str> = connector.origin.authority.as_str().into();
@@ -53,7 +53,7 @@ impl Upstream {
         })
     }
 
-    /// Returns the bounds of every wait.
+    /// Returns the time limits for answers and bodies.
     #[must_use]
     pub const fn timeouts(&self) -> Timeouts {
         self.timeouts
@@ -70,7 +70,7 @@ impl Upstream {
         self.pool.clear();
     }
 
-    /// Closes connections that were unused for a while. It is called from time to time.
+    /// Closes connections that were unused for too long, or can't be used any more. It is called from time to time.
     pub fn sweep(&self) {
         self.pool.sweep();
     }
@@ -120,17 +120,16 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Pooled, CallError> {
-        // If one connection serves many requests, the requests that need a new connection wait for the one that makes
-        // it.
+        // If one connection serves many requests, the requests that need a new connection wait for the request that
+        // makes it.
         let mut turn = None;
         if self.pool.multiplexes() {
             turn = Some(self.connecting.lock().await);
             if let Some(pooled) = self.pool.take() {
                 return Ok(pooled);
             }
-            // No connection is there, so the request that had the turn before failed to connect. If none is shared any
-            // more, each request connects at once: one after the other, the last would wait for the timeouts of all
-            // others.
+            // No kept connection has room. If no h2 connection is kept any more, all requests connect at the same time.
+            // One after the other, the last request would wait for the timeouts of all others.
             turn = turn.filter(|_| self.pool.multiplexes());
         }
         for _ in 0..CONNECT_ATTEMPTS {
@@ -152,8 +151,8 @@ impl Upstream {
 /// no request before; `sends` is the number of times that the request may have left.
 fn next(failed: Failed, fresh: bool, sends: usize) -> Result<Outgoing, CallError> {
     let error = match failed.outcome {
-        // A kept connection had closed: the request takes another one. A new connection that takes no byte counts as a
-        // failed connect.
+        // A kept connection had closed: the request takes another connection. A new connection that takes no byte
+        // counts as a failed connect.
         SendOutcome::Unsent if !fresh => return failed.request.map(|request| *request).ok_or(CallError::Unreachable),
         SendOutcome::Unsent => return Err(CallError::Unreachable),
         SendOutcome::NotProcessed => CallError::NotProcessed,

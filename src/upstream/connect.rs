@@ -27,8 +27,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 use tower::Service as _;
 
-/// The largest head of an answer, and the largest read of a body: uploads and downloads of hundreds of megabytes pass
-/// through a few such buffers.
+/// The largest head of an answer, and the largest read of a body, in bytes. Uploads and downloads of hundreds of
+/// megabytes pass through a few such buffers.
 const BUFFER: usize = 64 << 10;
 
 /// The largest number of fields in an answer's head: as many as fit into the buffer with 16 bytes each. Real fields are
@@ -37,8 +37,8 @@ const MOST_FIELDS: usize = BUFFER / 16;
 
 /// The window of an h2 stream: the unread bytes that Iluma may send of one answer.
 const STREAM_WINDOW: u32 = 128 << 10;
-/// The window of an h2 connection. Every answer on it can fill its own window, so that a client that reads slowly
-/// delays no other.
+/// The window of an h2 connection. Every answer on it can fill its own window. So a client that reads slowly does not
+/// delay other clients.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
 /// The interval of pings to an h2 peer.
@@ -111,7 +111,7 @@ impl Connector {
         })
     }
 
-    /// Makes one attempt, which ends within the timeout.
+    /// Makes one attempt to connect, which ends within the timeout.
     pub(super) async fn connect(&self) -> Result<Pooled, ConnectError> {
         let attempt = tokio::time::timeout(self.timeout, self.attempt());
         attempt.await.unwrap_or(Err(ConnectError::TimedOut(self.timeout)))
@@ -178,7 +178,7 @@ impl Connector {
         Ok(Pooled::Http2 { connection: Arc::new(pooled), fresh: true })
     }
 
-    /// Returns the address with a port, which a tunnel needs and a URL may omit.
+    /// Returns the base URL for a tunnel. A tunnel takes port 443 if the URL has no port, so an http URL gets port 80.
     fn with_port(&self) -> Uri {
         if self.uri.port().is_some() || self.tls.is_some() {
             return self.uri.clone();
@@ -199,7 +199,7 @@ fn tls(
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
-/// Waits until the peer accepts requests, and returns the number that it accepts at once.
+/// Waits until the peer accepts requests. Returns the number of concurrent requests that the peer allows.
 async fn allowed_streams(connection: &mut Http2Connection, reads: &AtomicWaker) -> Result<usize, ConnectError> {
     poll_fn(|cx| {
         reads.register(cx.waker());

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-/// The bytes of a connection, in clear or through TLS.
+/// The byte stream of a connection, in clear or through TLS.
 pub(super) type Stream = DrainedIo<Either<TcpStream, TlsStream<TcpStream>>>;
 
 pub(super) type Http1Sender = http1::SendRequest<OutgoingBody>;
@@ -34,7 +34,8 @@ pub(super) const MOST_STREAMS: usize = 100;
 /// The age at which a connection gets no further requests, so that a changed DNS answer takes effect within minutes.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// A connection that serves one request at a time, or a share in one that serves several.
+/// An h1 connection, which serves one request at a time, or a share in an h2 connection, which serves several. `fresh`
+/// is true if the connection has carried no request yet.
 #[derive(Debug)]
 pub(super) enum Pooled {
     Http1 { connection: Box<Http1>, fresh: bool },
@@ -63,7 +64,7 @@ impl Pooled {
 #[derive(Debug)]
 pub(super) struct Http2 {
     pub(super) sender: Http2Sender,
-    /// The concurrent requests that the peer allows now (SETTINGS_MAX_CONCURRENT_STREAMS).
+    /// The number of concurrent requests that the peer allows now (SETTINGS_MAX_CONCURRENT_STREAMS).
     allowed_streams: Arc<AtomicUsize>,
     /// True if no further request may use the connection: an answer did not arrive in time, or the peer refused a
     /// request.
@@ -86,7 +87,7 @@ impl Http2 {
         !self.retired.load(Ordering::Relaxed) && is_young(self.born, now) && self.sender.is_ready()
     }
 
-    /// Returns true if one more request fits. The count includes the pool's own `Arc`.
+    /// Returns true if one more request fits. The count of the `Arc` includes the pool's own.
     pub(super) fn has_room(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) <= self.allowed_streams.load(Ordering::Relaxed).min(MOST_STREAMS)
     }

@@ -66,8 +66,8 @@ impl Mask {
         Self { credential: Arc::clone(credential), held: Bytes::new() }
     }
 
-    /// Masks the secrets in the held data and in `data`. Returns all of it, except an end that may be the beginning of
-    /// a secret: that end is held.
+    /// Masks the secrets in the held data and in `data`. Returns all of this data, except an end that may be the
+    /// beginning of a secret. That end is held.
     pub(super) fn pass(&mut self, data: Bytes) -> Bytes {
         let mut covered = self.last(data);
         // A masked secret is never the beginning of another one, so only unmasked bytes are held.
@@ -75,8 +75,8 @@ impl Mask {
         covered
     }
 
-    /// Masks the secrets in the held data and in `data`, the last piece of the body. Returns all of it, because no
-    /// secret can end later.
+    /// Masks the secrets in the held data and in `data`, the last piece of the body. Returns all of this data, because
+    /// no secret can end later.
     pub(super) fn last(&mut self, data: Bytes) -> Bytes {
         let held = self.rest();
         let data = if held.is_empty() { data } else { [&held[..], &data[..]].concat().into() };
@@ -88,7 +88,7 @@ impl Mask {
         self.credential.hidden.clean(trailers);
     }
 
-    /// Returns the held data at the end of the body.
+    /// Takes the held data. It is returned as it is, because it contains no whole secret.
     pub(super) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.held)
     }

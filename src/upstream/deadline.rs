@@ -13,13 +13,13 @@ use tokio::time::Instant;
 pub struct Timeouts {
     /// The time from the end of the request to the head of the answer.
     pub answer: Duration,
-    /// The time without a byte of body, in either direction.
+    /// The longest time in which no byte of a body moves, in either direction.
     pub idle: Duration,
 }
 
-/// The deadline of an answer's head. While the client sends its body, any progress extends the deadline. After that,
-/// `Timeouts::answer` applies. The deadline begins when the request has its connection, so time in a queue does not
-/// count.
+/// The deadline of an answer's head. While the client sends its body, any progress extends the deadline by
+/// `Timeouts::idle`. After that, `Timeouts::answer` applies. The deadline begins when the request has its connection,
+/// so time in a queue does not count.
 pub(super) struct ResponseDeadline {
     progress: Option<Arc<Progress>>,
     timeouts: Timeouts,
@@ -35,8 +35,8 @@ impl ResponseDeadline {
         Self { progress, timeouts, since: Instant::now(), seen: 0, sending }
     }
 
-    /// Passes on an answer that has arrived. Without one, it returns an error once the deadline has passed; before
-    /// that, the task is woken at the deadline.
+    /// Returns the answer if it has arrived. Without an answer, returns an error once the deadline has passed. Before
+    /// the deadline, returns `Pending`, and the task is woken at the deadline.
     pub(super) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl ResponseDeadline {
         self.progress.as_ref().is_some_and(|progress| progress.stage() == Stage::Failed)
     }
 
-    /// Records if the body has moved since the last look, and returns its stage.
+    /// Moves the deadline if the body has moved since the last look, and returns the body's stage.
     fn look(&mut self) -> Stage {
         let Some(progress) = &self.progress else { return Stage::Done };
         let (stage, bytes) = (progress.stage(), progress.bytes());

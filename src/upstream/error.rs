@@ -6,8 +6,8 @@ pub enum CallError {
     /// No connection could be made: nothing was sent. The answer is a 503.
     #[error("Iluma cannot be reached; nothing was sent. Try again.")]
     Unreachable,
-    /// Iluma proved that it processed nothing of the request (REFUSED_STREAM, or GOAWAY with a lower stream id; RFC
-    /// 9113, sections 6.8 and 8.7), and it could not be sent again here. The answer is a 503.
+    /// Iluma proved that it processed nothing of the request, and the request could not be sent again here. The proof
+    /// is REFUSED_STREAM, or a GOAWAY with a lower stream id (RFC 9113, sections 6.8 and 8.7). The answer is a 503.
     #[error("Iluma refused the request before processing any of it; it was not charged. Try again.")]
     NotProcessed,
     /// The request was sent, and no answer came in time: its outcome is unknown. The answer is a 504.
@@ -35,7 +35,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Returns the number of the error between nodes; it stays the same in all versions.
+    /// Returns the number that names the error in data that nodes share. It stays the same in all versions.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {

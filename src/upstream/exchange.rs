@@ -153,7 +153,7 @@ fn outcome(error: &hyper::Error, deadline: &ResponseDeadline) -> SendOutcome {
 }
 
 /// Returns true if the protocol proves that Iluma processed nothing of a request: REFUSED_STREAM, or a GOAWAY with a
-/// stream id below the request's (RFC 9113, section 8.7). Streams up to that id end in another way.
+/// stream id below the request's (RFC 9113, section 8.7). Requests up to that id do not fail because of the GOAWAY.
 fn proves_unprocessed(error: &hyper::Error) -> bool {
     let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
     error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))

@@ -29,7 +29,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Returns the same request again, if repeating it is safe and there is no body.
+    /// Returns a copy of the request; `None` if a repetition is not safe, or if the request has a body.
     #[must_use]
     pub fn again(&self) -> Option<Self> {
         let harmless = self.repeatable && matches!(self.body, OutgoingBody::Empty);
@@ -47,7 +47,7 @@ impl Outgoing {
         }
     }
 
-    /// Returns the request in the form of h1: origin form, and a host field.
+    /// Returns the request in the form of h1: the target is path and query, and the host is a field.
     pub(super) fn into_http1(self, origin: &Origin) -> Request<OutgoingBody> {
         let mut request = self.with_uri(Uri::from);
         request.headers_mut().insert(http::header::HOST, origin.host.clone());
@@ -98,7 +98,7 @@ pub enum OutgoingBody {
         progress: Arc<Progress>,
         /// Removes trailers that are not forwarded.
         trailers: fn(&mut HeaderMap),
-        /// The pieces that were passed on so far, if the request may have to be sent again.
+        /// The pieces that were passed on so far; `None` if they are not kept for another send.
         sent: Option<Arc<Pieces>>,
     },
 }
@@ -129,7 +129,7 @@ pub(super) enum Stage {
 const STAGES: [Stage; 4] = [Stage::Waiting, Stage::Moving, Stage::Done, Stage::Failed];
 
 impl Progress {
-    /// Returns true once the client has sent its whole body.
+    /// Returns true once the client's whole body was passed to the connection.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.stage() == Stage::Done
@@ -151,8 +151,8 @@ impl Progress {
 }
 
 impl OutgoingBody {
-    /// Makes a streamed body from a filtered body, which may be cut off. `trailers` removes the trailers that are not
-    /// forwarded.
+    /// Makes a streamed body from a filtered body, which may end with an error. `trailers` removes the trailers that
+    /// are not forwarded.
     #[must_use]
     pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
     where

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http_body::Frame;
 use parking_lot::Mutex;
 
-/// The largest streamed body that is kept while it is sent: a JSON request fits, a photograph is not sent again.
+/// The largest streamed body in bytes that is kept while it is sent. A JSON request fits; a photograph is not sent
+/// again.
 const MOST_KEPT: usize = 64 << 10;
 
 /// Pieces of a streamed body that were passed on.
@@ -22,7 +23,7 @@ struct Kept {
 }
 
 impl Pieces {
-    /// Records a piece of the body; `end` is true for the last one.
+    /// Records a frame of the body. `frame` is `None` at the end of the body. `end` is true if no frame follows.
     pub(super) fn note<E>(&self, frame: &Option<Result<Frame<Bytes>, E>>, end: bool) {
         let mut kept = self.0.lock();
         match frame {
@@ -40,7 +41,7 @@ impl Pieces {
         }
     }
 
-    /// Returns the body, if it was kept whole.
+    /// Returns the body; `None` if it was not kept whole.
     pub(super) fn whole(&self) -> Option<Bytes> {
         let kept = self.0.lock();
         (kept.whole && !kept.lost).then(|| kept.pieces.concat().into())

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The largest number of unused h1 connections that are kept. More of them come from a burst that is over.
+/// The largest number of unused h1 connections that are kept. More connections are the rest of a burst that is over.
 const MOST_IDLE: usize = 512;
 
 /// Kept connections.
@@ -22,7 +22,8 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Unused h1 connections. The one that was used last is at the back and is used next; those at the front grow old.
+    /// Unused h1 connections, each with the time since which it is unused. The most recently used connection is at the
+    /// back, and is used next. The connections at the front grow old.
     http1: VecDeque<(Instant, Box<Http1>)>,
     /// The h2 connections. Each carries many requests.
     http2: Vec<Arc<Http2>>,
@@ -33,7 +34,7 @@ impl Pool {
         Self { kept: Mutex::default(), idle_timeout, clock }
     }
 
-    /// Takes a kept connection that seems to be open.
+    /// Takes a kept connection that seems to be open; `None` if there is none.
     pub(super) fn take(&self) -> Option<Pooled> {
         let now = self.clock.now();
         loop {
@@ -75,12 +76,13 @@ impl Pool {
         !self.kept.lock().http2.is_empty()
     }
 
-    /// Closes every connection that carries no request, and takes no further request onto the others.
+    /// Closes every connection that carries no request. The other connections get no further request.
     pub(super) fn clear(&self) {
         *self.kept.lock() = Kept::default();
     }
 
-    /// Closes connections that are too old, or that Iluma has closed.
+    /// Closes connections that were unused for too long, that are too old, or that Iluma has closed. Keeps at most one
+    /// h2 connection without requests.
     pub(super) fn sweep(&self) {
         let now = self.clock.now();
         // The connections are examined without the lock; meanwhile requests make connections of their own.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct Reachability {
     host: Arc<str>,
-    /// Failed attempts since the last successful one.
+    /// The number of failed attempts to connect since the last successful attempt.
     failures: AtomicU64,
 }
 

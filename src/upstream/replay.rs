@@ -27,7 +27,7 @@ impl Replay {
         Self { request: request.head(body), sent: pieces }
     }
 
-    /// Returns the request again, if its body was kept whole.
+    /// Returns the request; `None` if its body was not kept whole.
     pub(super) fn into_request(self) -> Option<Outgoing> {
         let Some(pieces) = self.sent else { return Some(self.request) };
         let whole = pieces.whole()?;

@@ -45,8 +45,8 @@ impl Default for RetryBudget {
     }
 }
 
-/// Returns true if an immediate repetition may succeed: no answer came and time is left, or a proxy answered that could
-/// not reach a server. A server that sends `retry-after` is not asked before that time.
+/// Returns true if an immediate repetition may succeed: Iluma was unreachable, the connection broke, or a proxy could
+/// not reach a server (502, 503 or 504). A server that sends `retry-after` is not asked before that time.
 #[must_use]
 pub fn may_go_better(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
     match sent {

@@ -13,21 +13,22 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::ops::Range;
 use zeroize::Zeroizing;
 
-/// The shortest secret that is masked: shorter ones would match ordinary words.
+/// The shortest secret in bytes that is masked: shorter secrets would match ordinary words.
 const SHORTEST: usize = 8;
 
-/// The longest spelling of one byte: `%61` with each character as an escape of JSON.
+/// The length of the longest spelling of one byte: `%61`, with each character as an escape of JSON
+/// (`\u0025\u0036\u0031`).
 const SPELLING: usize = 18;
 
 /// The secrets of all accounts, for which answers are searched.
 pub struct Secrets {
-    /// The secrets' encodings, sorted.
+    /// The secrets in clear and as Basic credentials, sorted.
     patterns: Vec<Zeroizing<Vec<u8>>>,
     /// The search for all secrets; `None` if there are none.
     finder: Option<AhoCorasick>,
-    /// The same search in any letter case, because names of fields are in lower case.
+    /// The same search in any letter case, because names of header fields are in lower case.
     folded: Option<AhoCorasick>,
-    /// The length of the longest spelling of a secret.
+    /// The length in bytes of the longest possible spelling of a secret.
     reach: usize,
 }
 
@@ -89,7 +90,7 @@ impl Secrets {
         covered.freeze()
     }
 
-    /// Returns the number of bytes at the end of `data` that may be the beginning of a secret, or of its spelling.
+    /// Returns the number of bytes at the end of `data` that may be the beginning of a secret in any spelling.
     pub(super) fn undecided(&self, data: &[u8]) -> usize {
         let tail = &data[data.len().saturating_sub(self.reach)..];
         let mut start = tail.len();
@@ -140,7 +141,7 @@ impl Secrets {
         places
     }
 
-    /// Returns the parts of a text that may contain a secret with escapes: few bytes of most texts.
+    /// Returns the parts of a text that may contain a secret with escapes. In most texts these are few bytes.
     fn windows(&self, text: &[u8]) -> Vec<Range<usize>> {
         let mut windows: Vec<Range<usize>> = Vec::new();
         for at in memchr::memchr2_iter(b'\\', b'%', text) {

@@ -31,7 +31,7 @@ impl View {
         Self::Nodes,
     ];
 
-    /// Returns the path, the name that the modules know, and the heading.
+    /// Returns the path of the view, the name by which the JavaScript modules know the view, and its heading.
     pub(super) const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Overview => ("/", "overview", "Overview"),
@@ -63,7 +63,7 @@ impl View {
 const HELP: &str =
     "Tokens are those of [admin.tokens] in the configuration. The session ends after half an hour without a request.";
 
-/// Returns the page with the form for a token.
+/// Returns the page with the form for a token. `refused` is the message of a refused log-in, if there was one.
 pub(super) fn login(refused: Option<&str>) -> Markup {
     let form = Login { assets: &ASSETS, action: "/console/login", field: "token", label: "Token", help: HELP };
     pages::login(form, refused)

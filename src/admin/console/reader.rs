@@ -26,7 +26,7 @@ impl Reader<'_> {
         self.session.standing >= order.role()
     }
 
-    /// Returns the names of the orders that the reader may give, with spaces in between, for the modules.
+    /// Returns the names of the orders that the reader may give, with spaces in between, for the JavaScript modules.
     pub(super) fn orders(&self) -> String {
         let given: Vec<&str> = Order::ALL.into_iter().filter(|order| self.may(*order)).map(Order::as_str).collect();
         given.join(" ")

@@ -44,7 +44,7 @@ pub(in super::super) fn router() -> Router<Arc<Context>> {
         .route("/console/assets/{name}", get(asset))
 }
 
-/// Returns the session of a request for a page.
+/// Returns the session of a request for a page; `None` if the request has no valid session.
 async fn session(context: &Context, headers: &HeaderMap) -> Result<Option<Session<Role>>, StateError> {
     let config = context.config();
     let role_of = |name: &str, hash: &[u8; 32]| config.tokens.role_of(name, hash);
@@ -95,7 +95,7 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
     }
 }
 
-/// Ends the session if the form has the session's value, which only its own pages have.
+/// Ends the session if the form has the session's secret value, which only the pages of the session contain.
 async fn log_out(State(context): State<Arc<Context>>, request: Request) -> Response {
     let id = pages::cookie(request.headers(), COOKIE_NAME).map(str::to_owned);
     let session = match session(&context, request.headers()).await {
@@ -112,7 +112,7 @@ async fn log_out(State(context): State<Arc<Context>>, request: Request) -> Respo
     to_the_overview(&pages::ended_cookie(COOKIE_NAME, "/"))
 }
 
-/// Returns a field of a form.
+/// Returns the value of the field `name` of a form; `None` if the form has no such field.
 fn field(body: &[u8], name: &str) -> Option<String> {
     form_urlencoded::parse(body).find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
@@ -135,7 +135,8 @@ async fn asset(request: Request) -> Response {
     }
 }
 
-/// Returns the log-in page with the text of a refusal. The status and the headers are those of the API's answer.
+/// Returns the log-in page with the text of a refusal. The status and the reason in `x-gateway-error` are those of the
+/// API's answer.
 fn refused(refusal: Refusal) -> Response {
     let markup = views::login(Some(&refusal.to_string()));
     let mut response = refusal.into_response();

@@ -1,4 +1,4 @@
-//! The session of a console's request.
+//! Finds the session of a request to the console.
 
 use crate::config::Role;
 use crate::pages::{self, Session, Sessions};
@@ -8,11 +8,12 @@ use http::{HeaderMap, Method};
 /// The name of the session's cookie.
 pub(super) const COOKIE_NAME: &str = "iluma_gateway_session";
 
-/// Returns the session of a request, if it has a valid one. `role_of` returns the role of the token with this name, if
-/// its secret still has this hash.
+/// Returns the session of a request; `None` if the request has no valid session. `role_of` gets the name of the token
+/// that opened the session, and the hash of the token's secret. It returns the token's role, or `None` if no configured
+/// token has that name and hash.
 ///
 /// # Errors
-/// Returns an error if state can't be read.
+/// Returns an error if state can't be read, and this node has no recent copy of the session.
 pub(in super::super) async fn by_session(
     sessions: &Sessions,
     asked: (&Method, &HeaderMap),

@@ -1,18 +1,18 @@
-//! The contents of the views: headings, forms, and empty places that the modules fill.
+//! The contents of the views: headings, forms, and elements that the JavaScript modules fill.
 
 use super::reader::Reader;
 use crate::admin::audit::Order;
 use maud::{Markup, html};
 
-/// Returns a section with a heading and an empty element, which a module fills.
+/// Returns a section with a heading and the element `id`, which a JavaScript module fills.
 fn place(id: &str, heading: &str) -> Markup {
     html! {
         section { h2 { (heading) } div id=(id) { p class="empty" { "Loading…" } } }
     }
 }
 
-/// Returns the form of an order, or the reason why the reader may not give the order. `purpose` is the subject of that
-/// sentence, "… needs the role operator".
+/// Returns the form of an order, or the reason why the reader may not give the order. `purpose` is the subject of the
+/// sentence that gives the reason: "`purpose` needs the role operator".
 fn form_of(order: Order, reader: &Reader<'_>, purpose: &str, form: &Markup) -> Markup {
     html! {
         @if reader.may(order) {
@@ -26,8 +26,8 @@ fn form_of(order: Order, reader: &Reader<'_>, purpose: &str, form: &Markup) -> M
     }
 }
 
-/// Returns a select for a team; `any` is the text of the option for all teams. Without it the reader must choose a
-/// team.
+/// Returns a select for a team. `any` is the text of the option for all teams. If `any` is `None`, the reader must
+/// choose a team.
 fn team_select(id: &str, any: Option<&str>, reader: &Reader<'_>) -> Markup {
     html! {
         label for=(id) { "Team"
@@ -39,7 +39,8 @@ fn team_select(id: &str, any: Option<&str>, reader: &Reader<'_>) -> Markup {
     }
 }
 
-/// Returns a select whose options show their own values; `any` is the text of the option without a value.
+/// Returns a select with an id, a name and a label. Each option shows its own value. `any` is the text of the first
+/// option, whose value is empty.
 fn select((id, name, label): (&str, &str, &str), any: &str, options: &[&str]) -> Markup {
     html! {
         label for=(id) { (label)
@@ -178,7 +179,7 @@ fn window(reader: &Reader<'_>) -> Markup {
 /// A field of a form: its name, its label, and its input mode.
 type Field = (&'static str, &'static str, &'static str);
 
-/// The fields that identify a person, by the legend of their group.
+/// The groups of fields that identify a person, each with its legend.
 const PERSON: [(&str, &[Field]); 3] = [
     ("By account", &[("bank_account_number", "Account number", "numeric"), ("bank_code", "Bank code", "text")]),
     (
@@ -228,7 +229,7 @@ pub(super) fn erasure(reader: &Reader<'_>) -> Markup {
     }
 }
 
-/// The columns by which the ledger is summed, with their names for the reader.
+/// The columns by which the ledger can be summed, each with its name for the reader.
 const SUMS: [(&str, &str); 4] =
     [("tenant", "team"), ("route", "route"), ("day", "day"), ("day,tenant,route", "day, team and route")];
 

@@ -44,7 +44,7 @@ pub(super) fn told(error: &rusqlite::Error) -> DatabaseError {
     }
 }
 
-/// Returns the fault of the disk or the file that caused an error, if one did.
+/// Returns the fault of the disk or the file that caused an error; `None` if the error has another cause.
 pub(super) fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
     use rusqlite::ErrorCode::{
         CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,

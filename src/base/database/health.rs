@@ -4,12 +4,13 @@ use super::error::WriteFault;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 
-/// The writes that a database may lose.
+/// The durability of a database: the writes that it may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// No writes, even if the machine loses power: a commit waits for the disk.
+    /// No write is lost, even if the machine loses power: a commit waits for the disk.
     Power,
-    /// The newest writes, and only if the machine loses power. Free space in the file can be given back to the disk.
+    /// The newest writes are lost if the machine loses power, but not if only the process ends. Free space in the file
+    /// can be given back to the disk.
     Process {
         /// The size of the write-ahead log, in bytes, at which its pages are written back into the file.
         log: u32,
@@ -23,8 +24,8 @@ impl Durability {
     /// Returns the statements that prepare the writer. They run before tables are created.
     pub(super) fn pragmas(self) -> String {
         match self {
-            // Names are random, so every changed row is on another page. SQLite keeps 16 MiB of pages in memory. It
-            // writes the log back into the file when the log has 4096 pages, also 16 MiB.
+            // The keys of rows are random, so nearly every changed row is on another page. SQLite keeps 16 MiB of pages
+            // in memory. It writes the log back into the file when the log has 4096 pages, also 16 MiB.
             Self::Power => {
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096;".to_owned()
             }
@@ -46,12 +47,12 @@ pub(super) struct Health {
     refused: Mutex<RefusedWrites>,
 }
 
-/// The number of transactions with a write fault since the start of the process.
+/// The transactions that failed with a write fault since the start of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RefusedWrites {
-    /// The number of these transactions.
+    /// The number of transactions that failed.
     pub count: u64,
-    /// The reason of the last one; `None` if there was none.
+    /// The fault of the last failed transaction; `None` if no transaction failed.
     pub last: Option<WriteFault>,
 }
 
@@ -65,12 +66,13 @@ impl Health {
         *self.fault.lock()
     }
 
-    /// Returns the transactions that the disk refused since the start.
+    /// Returns the number of transactions that failed with a write fault since the start, and the last fault.
     pub(super) fn refused(&self) -> RefusedWrites {
         *self.refused.lock()
     }
 
-    /// Records the outcome of a commit. It logs one line for each change of state, not for each commit.
+    /// Records the outcome of a commit: its fault, or `None` if it succeeded. Logs a line only if the fault differs
+    /// from that of the commit before.
     pub(super) fn note(&self, fault: Option<WriteFault>) {
         if fault.is_some() {
             let mut refused = self.refused.lock();

@@ -19,7 +19,7 @@ const MOST_TOGETHER: usize = 256;
 pub(super) enum Job {
     /// Work for a transaction.
     Work(Box<dyn Work>),
-    /// The end of the writer. The sender reports that the file is closed.
+    /// An order to end the writer. The sender is used once the file is closed.
     Close(oneshot::Sender<()>),
 }
 
@@ -31,7 +31,7 @@ pub(super) trait Work: Send {
     fn answer(self: Box<Self>, committed: Result<(), DatabaseError>);
 }
 
-/// A failure of work, with the fault of the disk if the disk caused it.
+/// A failure of work, with the fault of the disk; `None` if the failure has another cause.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Undo(Option<WriteFault>);
 
@@ -117,8 +117,8 @@ impl From<Box<dyn Work>> for Member {
     }
 }
 
-/// Runs the writer until the database is closed, or every clone of the database is dropped. If the database is closed,
-/// it returns the sender that reports the end.
+/// Runs the writer until the database is closed, or until every clone of the database is dropped. If the database is
+/// closed, returns the sender for the report that the file is closed; otherwise `None`.
 pub(super) fn serve(
     writer: &Connection,
     mut jobs: mpsc::Receiver<Job>,
@@ -151,8 +151,9 @@ pub(super) fn serve(
 }
 
 /// Runs the members, and the work that `more` adds, in one transaction. If a member fails, the transaction is undone,
-/// and the others run again without that member. If no transaction can begin, all work that waits becomes a member and
-/// fails together: while another program holds the file, each attempt takes seconds.
+/// and the others run again without that member. If no transaction can begin, the waiting work (up to `MOST_TOGETHER`
+/// jobs) becomes members too, and all members fail together. The reason is that each attempt to begin takes seconds
+/// while another program holds the file.
 fn transact(
     connection: &Connection,
     members: &mut Vec<Member>,

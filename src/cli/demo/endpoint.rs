@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 /// The largest accepted body: results have a few hundred bytes.
 const LARGEST: usize = 1 << 20;
 
-/// The number of callbacks that are kept: the tour reads a handful, and the demo may serve for days.
+/// The largest number of callbacks that are kept: the tour reads a handful, and the demo may serve for days.
 const KEPT: usize = 100;
 
-/// The longest time that a stop of the endpoint waits for its connections.
+/// The longest time for which [`Endpoint::stop`] waits for connections.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A server on loopback that runs until it is stopped.
@@ -43,7 +43,7 @@ struct Desk {
     taken: Mutex<Vec<Delivery>>,
 }
 
-/// A callback that arrived.
+/// A callback that the endpoint has accepted.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
     /// The body.
@@ -79,12 +79,12 @@ impl Endpoint {
         format!("http://{}/kyc", self.address)
     }
 
-    /// Makes the endpoint answer 503 from now on if `out` is true, or 200 again.
+    /// Makes the endpoint answer 503 from now on if `out` is true, or 200 if `out` is false.
     pub(super) fn is_out(&self, out: bool) {
         self.desk.is_out.store(out, Ordering::Release);
     }
 
-    /// Returns the accepted callbacks in order, without tests of the URL.
+    /// Returns the callbacks that the endpoint has accepted, the oldest first, without tests of the URL.
     pub(super) fn taken(&self) -> Vec<Delivery> {
         self.desk.taken.lock().clone()
     }

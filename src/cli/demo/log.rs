@@ -16,7 +16,7 @@ impl Lines {
 }
 
 impl Write for Lines {
-    /// Keeps a megabyte: the tour reads far less, and the demo may serve for days.
+    /// Keeps the first megabyte and discards further lines: the tour reads far less, and the demo may serve for days.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = self.0.lock();
         if written.len() + bytes.len() <= 1 << 20 {

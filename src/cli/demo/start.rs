@@ -28,7 +28,7 @@ pub(in super::super) struct Args {
     exit: bool,
 }
 
-/// Shows the gateway's functions, then serves until Ctrl-C.
+/// Shows the gateway's functions, then serves until Ctrl-C. With `--exit` it ends after the tour.
 ///
 /// # Errors
 /// Returns an error if the system refuses something, or if a step has an unexpected result.
@@ -114,7 +114,7 @@ fn farewell(
     output::line(format_args!("The simulator's own view: curl -s {}/_sim/stats", simulator.url()))
 }
 
-/// The folder of the demo's state, removed at its end.
+/// The folder of the demo's state. Dropping it removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {

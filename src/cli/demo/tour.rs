@@ -31,7 +31,8 @@ pub(super) const URLS: &str = "/v1/callback/urls";
 /// The number of identical concurrent requests: as many as a payout team sends in a busy minute.
 const CROWD: u32 = 50;
 
-/// The longest step of the tour: the log's writer wakes ten times a second, callbacks take some tenths of a second.
+/// The longest wait for an event in the tour. The log's writer wakes ten times a second, and callbacks take some tenths
+/// of a second.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The gateway and the other parts that the tour uses.
@@ -41,7 +42,7 @@ pub(super) struct Tour<'a> {
     simulator: &'a Simulator,
     settings: &'a Settings,
     clock: Clock,
-    /// The number of requests to the gateway so far: each writes a line to the log.
+    /// The number of requests to the gateway so far. Each request writes a line to the log.
     asked: Cell<usize>,
 }
 
@@ -59,7 +60,7 @@ impl<'a> Tour<'a> {
         Self { client, app, simulator, settings, clock: Clock::system(), asked: Cell::new(0) }
     }
 
-    /// Runs all steps, and checks each.
+    /// Runs all steps of the tour, and returns an error if a step has an unexpected result.
     pub(super) async fn go(&self, lending: &Team, payments: &Team, log: &Lines) -> Result<(), DemoError> {
         output::line(format_args!(
             "A simulated Iluma, one account, and two teams behind one gateway: {}\n",
@@ -163,7 +164,8 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Registers the gateway at Iluma and each team's URL at the gateway; then a team sends a request.
+    /// Registers the gateway at Iluma, and each team's URL at the gateway. Then a team sends a request, and its
+    /// callback is checked.
     async fn callback(&self, lending: &Team, payments: &Team) -> Result<(), DemoError> {
         let registered = register::register(self.settings).await?;
         output::line(format_args!("   What iluma-gateway register-callbacks says:"))?;
@@ -368,7 +370,7 @@ impl<'a> Tour<'a> {
         Ok(answers.len())
     }
 
-    /// Returns the log's lines once all of them are written.
+    /// Returns the log's lines once at least `count` lines are written.
     async fn logged(&self, log: &Lines, count: usize) -> Result<Vec<String>, DemoError> {
         let started = self.clock.now();
         loop {
@@ -380,7 +382,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Returns a team's callback, counted from 1, once it has arrived.
+    /// Returns the callback with the number `number`, counted from 1, once the team's endpoint has accepted it.
     async fn delivered(&self, team: &Team, number: usize) -> Result<endpoint::Delivery, DemoError> {
         let started = self.clock.now();
         loop {
@@ -391,7 +393,8 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Pauses for a moment; returns an error if the awaited event is overdue.
+    /// Pauses for 20 ms. Returns an error that names the awaited event `what` if the wait that began at `started` is
+    /// too long.
     async fn pause_since(&self, started: Instant, what: &str) -> Result<(), DemoError> {
         expect(self.clock.now() - started < TIMEOUT, what)?;
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 /// The paths of the portal itself, which nobody calls from a program.
 const PAGES: [&str; 4] = ["_gateway", "_gateway/login", "_gateway/logout", "_gateway/assets/:name"];
 
-/// The example of a request.
+/// The example of one request, in three languages.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Example {
     /// Method and path.
@@ -53,7 +53,7 @@ pub(super) fn examples(may_use: impl Fn(RouteName) -> bool, base: &str) -> Vec<E
     examples
 }
 
-/// Returns a path with a version, and a word in capitals in place of each `:word`.
+/// Returns the path of a pattern, with `version` in place of `v*`, and a word in capitals in place of each `:word`.
 fn path(pattern: &str, version: &str) -> String {
     let mut path = String::new();
     for segment in pattern.split('/') {

@@ -1,4 +1,6 @@
-//! The page of a team, rendered on the server: headings, forms, examples, and empty places that the module fills.
+//! The page of a team, which is rendered on the server.
+//!
+//! The page has headings, forms, examples, and empty places that its JavaScript module fills.
 
 use super::assets::ASSETS;
 use super::examples::{Example, examples};
@@ -17,7 +19,7 @@ const SECTIONS: [(&str, &str); 5] = [
     ("examples", "Examples"),
 ];
 
-/// The reader of the page.
+/// The reader of the page, and the data that the page shows to this reader.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     /// The session's CSRF token, which the page's orders carry.
@@ -31,7 +33,8 @@ pub(super) struct Reader<'a> {
     pub(super) contact: Option<&'a str>,
 }
 
-/// Returns the log-in page, which has a form for a key.
+/// Returns the log-in page, which has a form for a key. `refused` is the reason of a refused log-in, which the page
+/// shows.
 pub(super) fn login(refused: Option<&str>, contact: Option<&str>) -> Markup {
     let mut help =
         "Log in with an API key of your team. The session ends after half an hour without a request.".to_owned();

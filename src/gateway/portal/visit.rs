@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest form: a key has some 60 characters, the value of a session 64.
+/// The longest form in bytes. A key has about 60 characters, and a session's CSRF token has 64.
 const LONGEST_FORM: usize = 4096;
 /// The time in which the whole form must arrive.
 const FORM_TIME: Duration = Duration::from_secs(10);
@@ -102,7 +102,7 @@ async fn show(
     Ok(html(StatusCode::OK, page::page(&reader)))
 }
 
-/// Opens a session for a key. A wrong key counts like any failed authentication of this listener.
+/// Opens a session for the key in the form. A wrong key counts like any failed authentication of this listener.
 async fn log_in(
     gateway: &Gateway,
     config: &RuntimeConfig,
@@ -150,7 +150,8 @@ async fn log_out(
     Ok(to_the_page(Some(&pages::ended_cookie(COOKIE, PAGE))))
 }
 
-/// Returns the credentials of a request for a page, which changes nothing.
+/// Returns the credentials of a request to the portal. Their method is GET, so that no header with a CSRF token is
+/// needed: the page changes nothing, and the log-out checks the token in its form.
 fn given<'a>(headers: &'a HeaderMap, log: &RequestLog) -> Credentials<'a> {
     Credentials { method: &Method::GET, headers, path: PAGE, time: log.asked() }
 }
@@ -172,7 +173,7 @@ fn file(path: &str) -> Result<Response<ReplyBody>, Rejection> {
     Ok(of_parts(StatusCode::OK, headers, ReplyBody::full(content.as_str().into())))
 }
 
-/// Answers a refusal with the page to log in: the status and the reason are those that the API would answer with.
+/// Answers a refusal with the log-in page. Status and reason are the same as in the API's answer to this refusal.
 fn refused(rejection: Rejection, config: &RuntimeConfig, log: &mut RequestLog) -> Response<ReplyBody> {
     log.rejected(&rejection);
     let mut response = rejection.into_response(None);

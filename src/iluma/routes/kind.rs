@@ -14,15 +14,16 @@ pub enum Kind {
     PublicList(Subject),
     /// Answers with Iluma's health, without a key.
     Health(Subject),
-    /// Makes a record, or makes it again. The record's reference is prefixed, and the tenant becomes an owner.
+    /// Makes a record, or repeats the capture of one. The record's reference is prefixed, and the tenant becomes an
+    /// owner.
     Submission,
-    /// Answers with records by id or as a list: the tenant sees only its own.
+    /// Answers with one record by its id, or with a list of records. The tenant sees only its own records.
     Records,
     /// Answers with a file that belongs to a record.
     File,
-    /// Streams both bodies.
+    /// Streams the bodies of the request and of the answer.
     Streamed,
-    /// Serves a setting of the tenant's own, which never reaches Iluma.
+    /// Serves a callback setting of the tenant. The setting never reaches Iluma.
     CallbackSetting,
     /// Serves the team's own API.
     OwnApi,
@@ -42,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns true if each request goes to Iluma, because the cache stores no answer.
+    /// Returns true if each request goes to Iluma, because the cache stores no answers of this kind.
     #[must_use]
     pub const fn is_always_sent(self) -> bool {
         match self {

@@ -8,7 +8,7 @@
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// The number of rounds of decoding in which a hidden slash or dot segment is searched. Some servers decode twice. A
+/// The largest number of decoding rounds in the search for a hidden slash or dot segment. Some servers decode twice. A
 /// path that is still encoded after these rounds is an attack, and is refused.
 const DECODING_ROUNDS: usize = 8;
 

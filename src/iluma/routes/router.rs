@@ -20,8 +20,8 @@ pub const ACCOUNT_WORDS: [&str; 3] = ["callback", "businesses", "api_keys"];
 /// The segment of the gateway's own API.
 pub const OWN_WORD: &str = "_gateway";
 
-/// The collections of records. A path in a collection that matches no row is refused, in any method and with any
-/// suffix: a server that is not strict about paths could show another team's record there.
+/// The collections of records. A path in a collection that matches no row is refused, with any method and any suffix: a
+/// server that is not strict about paths could show another team's record there.
 const COLLECTIONS: [&str; 7] = [
     "bank_account_data_requests",
     "bank_account_validation_details",
@@ -32,7 +32,8 @@ const COLLECTIONS: [&str; 7] = [
     "captures",
 ];
 
-/// The number of segments of the longest row, with room for rows that the operator adds; a longer path matches no row.
+/// The largest number of segments in a path that a row can match. The longest row of the table has fewer, so that the
+/// operator can add longer ones.
 const MOST_SEGMENTS: usize = 12;
 
 /// An operator's row for a path that Iluma added; it is treated like a row of the table.
@@ -40,7 +41,7 @@ const MOST_SEGMENTS: usize = 12;
 pub struct CustomRoute {
     /// The method.
     pub method: Method,
-    /// The segments; `:name` stands for any one segment, `v*` for any version.
+    /// The pattern of the path: `:name` matches any one segment, and `v*` any version.
     pub path: String,
     /// The row whose treatment the path gets; never `forbidden` or `other`.
     pub like: RouteName,
@@ -57,14 +58,14 @@ pub struct Route {
     pub repeatable: bool,
     /// The forwarded path and query: the path in normal form, the query as received.
     pub target: PathAndQuery,
-    /// Iluma's id of the record that the path names.
+    /// Iluma's id of the record that the path names; `None` if the path names no record.
     pub record: Option<Box<str>>,
-    /// The type of Iluma's callbacks about a record of this row.
+    /// The type of Iluma's callbacks about a record of this row; `None` if Iluma sends no such callbacks.
     pub callback_type: Option<CallbackType>,
 }
 
 impl Route {
-    /// Returns the path of the record that a capture's file or recapture belongs to.
+    /// Returns the path of the capture that a file or a recapture belongs to; `None` if the path names no record.
     #[must_use]
     pub fn capture(&self) -> Option<PathAndQuery> {
         let version = self.target.path().split('/').nth(1)?;
@@ -87,7 +88,7 @@ struct Row {
     /// Method and pattern, as the table has them.
     endpoint: Arc<str>,
     pattern: Vec<Segment>,
-    /// The index of the segment that is a record's id.
+    /// The index of the segment that is a record's id; `None` if no segment is.
     record: Option<usize>,
     /// The type of Iluma's callbacks about the row's records.
     callback_type: Option<CallbackType>,
@@ -101,7 +102,8 @@ enum Segment {
 }
 
 impl Table {
-    /// Makes a table of the known rows and those that the operator added, which come last.
+    /// Makes a table of the built-in rows, and of the rows that the operator added. A request is compared with the
+    /// added rows last.
     #[must_use]
     pub fn new(custom: &[CustomRoute]) -> Self {
         let known = ROUTES.iter().flat_map(|row| row.patterns().map(|(method, path)| Row::new(row.name, method, path)));
@@ -109,7 +111,7 @@ impl Table {
         Self { known: known.collect(), added: added.collect() }
     }
 
-    /// Returns the row of a request. HEAD is routed as GET.
+    /// Returns the row of a request. HEAD is routed as GET. OPTIONS matches rows with any method.
     ///
     /// # Errors
     /// Returns an error if the path has no normal form.
@@ -154,7 +156,8 @@ impl Table {
         self.pattern(method, target).unwrap_or_else(|| format!("{method} {}", RouteName::Other).into())
     }
 
-    /// Returns the method and the path pattern of the row that a request matches, such as `GET /health`.
+    /// Returns the method and the path pattern of the row that a request matches, such as `GET /health`; `None` if no
+    /// row matches.
     #[must_use]
     pub fn pattern(&self, method: &Method, target: &PathAndQuery) -> Option<Arc<str>> {
         let path = NormalPath::parse(target.path()).ok()?;
@@ -261,7 +264,7 @@ impl Row {
         !path.names(&COLLECTIONS) || self.name.spec().may_stand_in_collection(self.record.is_some())
     }
 
-    /// Returns the segment that is a record's id.
+    /// Returns the segment that is a record's id, if the row has one.
     fn record(&self, segments: &[&str]) -> Option<Box<str>> {
         segments.get(self.record?).map(|id| (*id).into())
     }
@@ -293,7 +296,8 @@ fn is_version(segment: &str) -> bool {
     segment.len() <= 16 && numbers.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Calls `f` with the segments on the stack; returns `None` if there are more than any row has.
+/// Calls `f` with the segments of a path, which are kept on the stack. Returns `None` if there are more than
+/// [`MOST_SEGMENTS`].
 fn with_segments<T>(path: &NormalPath<'_>, f: impl FnOnce(&[&str]) -> T) -> Option<T> {
     let mut segments = [""; MOST_SEGMENTS];
     let mut count = 0;
@@ -304,7 +308,7 @@ fn with_segments<T>(path: &NormalPath<'_>, f: impl FnOnce(&[&str]) -> T) -> Opti
     Some(f(&segments[..count]))
 }
 
-/// Returns `target` with another path, or itself if the path is the same.
+/// Returns `target` with `path` in place of its own path. The query stays the same.
 fn retarget(target: &PathAndQuery, path: &str) -> Result<PathAndQuery, PathError> {
     if target.path() == path {
         return Ok(target.clone());

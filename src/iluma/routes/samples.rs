@@ -2,12 +2,12 @@
 
 use crate::iluma::route_name::RouteName;
 
-/// An example of a request, for some paths of a row.
+/// An example of a request, for the paths of a row that contain a given text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// The text that these paths contain.
+    /// The text that these paths contain; empty if the example is for every path of the row.
     pub path: &'static str,
-    /// The version of the path, in place of `v*`.
+    /// The version that replaces `v*` in the path; empty if the path has no version.
     pub version: &'static str,
     /// The body.
     pub body: SampleBody,
@@ -18,7 +18,7 @@ pub struct Sample {
 pub enum SampleBody {
     /// A JSON object.
     Json(&'static str),
-    /// A multipart form. A value with `@` in front names a file.
+    /// A multipart form: the names and values of its fields. A value with `@` in front names a file.
     Form(&'static [(&'static str, &'static str)]),
     /// No body.
     None,

@@ -20,12 +20,12 @@ pub struct RouteSpec {
     pub name: RouteName,
     /// The name in configuration, logs and metrics.
     pub text: &'static str,
-    /// Methods and paths. `v*` stands for any version, `:id` for the id of a record, any other `:name` for any one
-    /// segment.
+    /// Methods and paths, such as `GET health`. `v*` matches any version, `:id` the id of a record, and any other
+    /// `:name` any one segment.
     pub paths: &'static [&'static str],
     /// The handler.
     pub kind: Kind,
-    /// Iluma's charge for a call. A GET on a row that is not charged is free, and may be repeated.
+    /// Iluma's charge for a call. If Iluma never charges for the row, a GET may be repeated.
     pub charge: Charge,
     /// The treatment of references before they are sent to Iluma.
     pub references: References,
@@ -33,8 +33,8 @@ pub struct RouteSpec {
     pub idempotent: bool,
     /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
-    /// The callback types of the row's records. Each has a part of a path: the first one whose part is in the path's
-    /// pattern applies. An empty part fits every path.
+    /// The types of callbacks about the row's records: pairs of a text and a type. The first pair whose text is in the
+    /// path's pattern applies. An empty text is in every pattern.
     pub callbacks: &'static [(&'static str, CallbackType)],
     /// The rows that are allowed as well if a tenant's `routes` name this row.
     pub includes: &'static [RouteName],
@@ -75,7 +75,7 @@ pub const INDEX: &str = "/";
 /// The path of the OpenAPI document.
 pub const OPENAPI: &str = "/_gateway/openapi.json";
 
-/// The path at which a team lists its callbacks; orders about them are below it.
+/// The path at which a team lists its callbacks. The paths of orders about callbacks are below it.
 pub const OWN_CALLBACKS: &str = "/_gateway/callbacks";
 
 /// Makes a row that is streamed and charged, for a synchronous route.
@@ -311,7 +311,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     },
 ];
 
-/// Each row stands at its name's index.
+/// Checks at compile time that each row is at the index of its name.
 const _: () = {
     let mut at = 0;
     while at < ROUTES.len() {
@@ -327,13 +327,13 @@ impl RouteSpec {
         self.paths.iter().filter_map(move |path| path.split_once(' ').and_then(|(m, path)| Some((method(m)?, path))))
     }
 
-    /// Returns the example of a request on a path of the row.
+    /// Returns the example of a request on a path of the row. `path` is the path's pattern in the table.
     #[must_use]
     pub fn sample(&self, path: &str) -> Option<&'static Sample> {
         self.samples.iter().find(|sample| path.contains(sample.path))
     }
 
-    /// Returns true if paths of the row name a record.
+    /// Returns true if a path of the row names a record by its id.
     #[must_use]
     pub fn names_records(&self) -> bool {
         self.paths.iter().any(|path| path.contains("/:id"))
@@ -341,13 +341,13 @@ impl RouteSpec {
 }
 
 impl RouteName {
-    /// Returns the row whose calls make the records that this row shows.
+    /// Returns the row whose calls make the records that this row shows; `None` if this row shows no records.
     #[must_use]
     pub fn made_by(self) -> Option<Self> {
         makers().find(|row| row.includes.contains(&self)).map(|row| row.name)
     }
 
-    /// Returns the row whose calls make the records that callbacks of this type are about.
+    /// Returns the row whose calls make the records that callbacks of this type report; `None` if there is no such row.
     #[must_use]
     pub fn called_back(kind: CallbackType) -> Option<Self> {
         makers().find(|row| row.callbacks.iter().any(|(_, known)| *known == kind)).map(|row| row.name)
@@ -392,8 +392,8 @@ pub fn documented(segment: &str) -> String {
 }
 
 impl RouteName {
-    /// The number of routes, for arrays with one element for each. It does not read the table, because the compiler
-    /// evaluates the length of such an array while it checks the table's own functions.
+    /// The number of routes, for arrays with one element for each route. The value does not come from the table,
+    /// because the compiler needs the length of such an array while it checks the table's own functions.
     pub const COUNT: usize = Self::Other as usize + 1;
 
     /// Every row, in the table's order; `ALL[name as usize] == name`.
@@ -407,7 +407,7 @@ impl RouteName {
         all
     };
 
-    /// Returns the row.
+    /// Returns the row with this name.
     #[must_use]
     pub const fn spec(self) -> &'static RouteSpec {
         &ROUTES[self as usize]
@@ -419,7 +419,7 @@ impl RouteName {
         self.spec().text
     }
 
-    /// Returns the rows that Iluma may charge for, in the table's order.
+    /// Returns the names of the rows whose calls Iluma may charge for, in the table's order.
     pub fn charged() -> impl Iterator<Item = Self> + Clone {
         Self::ALL.into_iter().filter(|name| name.spec().charge != Charge::Never)
     }

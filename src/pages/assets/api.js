@@ -1,5 +1,5 @@
-// The gateway's API, asked with the session of this page. A fault is an Error with the gateway's own sentence; its `value` is the
-// answer's JSON.
+// Requests to the gateway's API with the session of this page. A fault is an Error with the gateway's own sentence. The
+// `value` of the Error is the answer's JSON.
 
 const token = document.querySelector('meta[name="csrf-token"]').content;
 

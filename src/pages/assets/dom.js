@@ -45,7 +45,7 @@ export function time(value, format = here) {
 }
 /** The time of a day, without the day. */
 export const timeOfDay = (value) => time(value, clock);
-/** Words of a name: upstream_calls_per_day is "Upstream calls per day". */
+/** A name as words: upstream_calls_per_day becomes "Upstream calls per day". */
 export const words = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll('_', ' ');
 /** A number of seconds as days, or as hours and minutes. */
 export function span(seconds) {
@@ -53,7 +53,10 @@ export function span(seconds) {
   return hours >= 48 ? `${Math.round(hours / 24)} days` : hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min`;
 }
 
-/** Rows of a table, at most `most`; `columns` are [heading, cell of a row, 'number' for figures]. An empty table says what to do. */
+/**
+ * Makes a table with at most `most` rows of `all`. A column is [heading, function from row to cell, class of cells].
+ * If `all` is empty, the text `empty` takes the place of the table.
+ */
 export function table(caption, columns, all, empty, most = 500) {
   if (all.length === 0) return el('p', { class: 'empty' }, empty);
   const rows = all.slice(0, most);
@@ -67,7 +70,7 @@ export function table(caption, columns, all, empty, most = 500) {
     el('table', {}, el('caption', {}, shown), el('thead', {}, head), el('tbody', {}, ...rows.map(line))));
 }
 
-/** Buttons to the first and to the next page of a list. `load` reads the page behind `after`. */
+/** Buttons to the first and to the next page of a list. `load` reads the page after its argument. */
 export function pager(after, next, load) {
   const button = (name, to) => el('button', { type: 'button', onclick: () => load(to) }, name);
   return el('div', { class: 'pager' }, after && button('First page', undefined), next && button('Next page', next));
@@ -90,7 +93,7 @@ export function tiles(figures) {
 /** The largest number of days in a chart, and the smallest number of places for bars. */
 const [MOST_DAYS, PLACES] = [400, 14];
 
-/** A bar chart of the amounts spent and saved by day; `days` have `day`, `spent` and `saved`. */
+/** A bar chart of the amounts spent and saved by day. Each entry of `all` has `day`, `spent` and `saved`. */
 export function bars(label, all) {
   const days = all.slice(-MOST_DAYS);
   const most = Math.max(1, ...days.map((day) => Math.max(day.spent, day.saved)));
@@ -126,7 +129,7 @@ export function tell(text) {
   show('outcome', text);
 }
 
-/** Asks for confirmation in a dialog whose button has the order's name. Returns true if the reader pressed it. */
+/** Asks for confirmation in a dialog with a button for the order. Resolves to true if the reader pressed it. */
 export function confirmed(order, sentence) {
   const dialog = document.getElementById('confirm');
   const [text, button, cancel] = ['confirm-text', 'confirm-order', 'confirm-cancel'].map((id) => document.getElementById(id));

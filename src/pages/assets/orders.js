@@ -10,7 +10,7 @@ export async function give(name, sentence, run, again) {
   await carryOut(run, again);
 }
 
-/** Gives an order without a question, and shows its outcome. Then `again` reloads the page's data. */
+/** Gives an order without asking for confirmation, and shows its outcome. Then `again` reloads the page's data. */
 export async function carryOut(run, again) {
   refuse('');
   tell('');

@@ -18,11 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tokio::sync::Notify;
 
-/// The largest number of entries of one step, about a millisecond of work: other clients wait for Redis meanwhile.
+/// The largest number of entries that one run of a script changes: about a millisecond of work. Other clients of Redis
+/// wait meanwhile.
 pub(super) const MOST_TOUCHED: usize = 200;
 
-/// The bytes after which a step carries no more entries, in its request or in its answer. Even on a slow network they
-/// pass within the step's timeout.
+/// The number of bytes after which a script takes no more entries, in its request or in its answer. Even a slow network
+/// transfers this number of bytes within the timeout.
 pub(super) const MOST_BYTES: usize = 4 << 20;
 
 /// The engine of gateways that share a Redis.
@@ -46,7 +47,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Makes the engine on `redis`, whose connection the caller keeps.
+    /// Makes the engine on a client of Redis. The caller maintains the client's connection.
     #[must_use]
     pub fn new(redis: RedisClient, settings: &config::State, clock: Clock) -> Self {
         let replicas = settings.redis.as_ref().map_or(0, |redis| redis.replicas);
@@ -97,7 +98,7 @@ impl Redis {
         self.secrecy.show_reference(record, tenant, hidden).map(Some)
     }
 
-    /// Converts a time of this node's clock to Redis' clock, in milliseconds.
+    /// Converts a time of this node's clock to Redis' clock, in milliseconds since 1970.
     pub(super) async fn theirs(&self, time: SystemTime) -> Result<i64, StateError> {
         if self.skew.ahead().is_none() {
             let _: i64 = self.run(&TIME, |_| {}).await?;
@@ -105,12 +106,12 @@ impl Redis {
         Ok(millis(time).saturating_add(self.skew.ahead().unwrap_or(0)))
     }
 
-    /// Converts a time of Redis' clock, in milliseconds, to this node's clock.
+    /// Converts a time of Redis' clock, in milliseconds since 1970, to this node's clock.
     pub(super) fn ours(&self, millis: i64) -> SystemTime {
         time(millis.saturating_sub(self.skew.ahead().unwrap_or(0)))
     }
 
-    /// Runs a script with the arguments that `fill` adds.
+    /// Runs a script with the arguments that `fill` adds, and returns the script's answer.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -121,7 +122,7 @@ impl Redis {
         Ok(self.noted(answer))
     }
 
-    /// Runs a script as [`run`](Self::run) does, and returns once enough replicas have what it wrote.
+    /// Runs a script as [`run`](Self::run) does. Returns when enough replicas have the script's changes.
     pub(super) async fn run_replicated<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -132,7 +133,7 @@ impl Redis {
         Ok(self.noted(answer))
     }
 
-    /// Returns true if a write may have to wait for replicas.
+    /// Returns true if replicas are configured that [`run_replicated`](Self::run_replicated) waits for.
     pub(super) fn waits_for_replicas(&self) -> bool {
         self.replicated.replicas() > 0
     }
@@ -149,7 +150,8 @@ impl Redis {
         Ok(call)
     }
 
-    /// Notes the difference of the clocks, and returns the script's own answer.
+    /// Takes an answer apart: measures the difference of the clocks by Redis' time, and returns the script's own
+    /// answer.
     fn noted<T>(&self, (now, answer): (i64, T)) -> T {
         self.skew.note(now, millis(self.clock.wall()), self.clock.now());
         answer
@@ -182,8 +184,8 @@ impl Redis {
 
     pub(in super::super) async fn verify_keys(&self) -> Result<(), KeyError> {
         if !self.verified.load(Ordering::Relaxed) {
-            // The future is boxed, because it runs once: otherwise it would enlarge the future of every request that
-            // asks state.
+            // The future is boxed, because it runs only once. Otherwise it would enlarge the future of every request
+            // that uses state.
             Box::pin(self.sentinels.verify(&self.redis, true)).await?;
             self.verified.store(true, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 use crate::iluma::callback_type::CallbackType;
 use std::str::FromStr;
 
-/// The fields of an entry.
+/// The fields of one entry, as bytes, in the order of the script.
 pub(super) type Fields = Vec<Vec<u8>>;
 
 pub(super) fn text_of(kind: Option<CallbackType>) -> &'static str {

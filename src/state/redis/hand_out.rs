@@ -11,7 +11,7 @@ pub(super) trait Leased: Send + Sync + Sized + 'static {
     fn give_back(&self, engine: &Redis) -> impl Future<Output = Result<(), StateError>> + Send;
 }
 
-/// Entries before they reach their caller. If they are dropped, they are given back.
+/// Entries that have not reached their caller yet. If this value is dropped, the entries are given back.
 struct HandOut<T: Leased> {
     engine: Arc<Redis>,
     entries: Vec<T>,
@@ -34,8 +34,8 @@ impl<T: Leased> Drop for HandOut<T> {
     }
 }
 
-/// Runs a step that leases entries. The step runs to its end even if the caller is cancelled; in this case the entries
-/// are given back.
+/// Runs a step that leases entries, and returns these entries. The step runs to its end even if the caller is
+/// cancelled; the entries are given back then.
 pub(super) async fn hand_out<T: Leased>(
     engine: &Arc<Redis>,
     step: impl Future<Output = Result<Vec<T>, StateError>> + Send + 'static,

@@ -100,8 +100,8 @@ impl Redis {
         Ok(dead)
     }
 
-    /// Stores a callback's deliveries, in steps. Returns the teams whose outbox is full: their deliveries became dead
-    /// letters at once.
+    /// Stores a callback's deliveries, in one or more runs of a script. Returns the team of each delivery that became a
+    /// dead letter because the team's outbox was full.
     async fn fan_out(
         &self,
         waiting: &Waiting,
@@ -127,7 +127,8 @@ impl Redis {
             if made > 0 {
                 self.due.notify_one();
             }
-            // Another claimant has the callback, or it was erased: there is nothing to deliver.
+            // The number is negative if another holder has the callback, or if it was erased: then nothing is left to
+            // deliver.
             if made < 0 || is_last {
                 return Ok(dead);
             }
@@ -153,8 +154,9 @@ impl Redis {
         Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token })
     }
 
-    /// Stores one step of a decision. Returns the number of queued deliveries, and the teams whose deliveries became
-    /// dead letters. The number is negative if another claimant has the callback, or if it is gone.
+    /// Stores one step of a decision. Returns the number of queued deliveries, and the team of each delivery that
+    /// became a dead letter. The number is negative if another holder has the callback, or if the callback does not
+    /// wait any more.
     async fn settled(
         &self,
         name: &CallbackName,
@@ -180,13 +182,13 @@ impl Redis {
     }
 }
 
-/// One step of settling a callback.
+/// A step of a decision about a callback.
 enum Settlement<'a> {
     /// The callback waits until this time of Redis' clock.
     Wait(i64),
     /// The callback is set aside.
     Unowned,
-    /// These deliveries are made, and more follow unless they are the last.
+    /// These deliveries are made. If this is not the last step, more deliveries follow.
     Deliver { deliveries: &'a [NewDelivery], is_last: bool, bounds: &'a OutboxBounds },
 }
 

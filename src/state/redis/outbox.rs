@@ -78,7 +78,7 @@ impl Redis {
                 Err(_) if !claimed.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            // The next step continues with the team at which this one ended. That team has some of its deliveries
+            // The next run continues with the team at which this run ended. That team has some of its deliveries
             // already.
             let place = usize::try_from(enough).unwrap_or(wanted.len());
             wanted.drain(..place.min(wanted.len()));
@@ -99,7 +99,7 @@ impl Redis {
     }
 
     /// Postpones a delivery that can't be decrypted: it waits for its key, without an attempt. After the retention of
-    /// dead letters it becomes one.
+    /// dead letters it becomes a dead letter.
     async fn put_off_delivery(&self, row: &[Vec<u8>], fencing_token: i64) -> Result<(), StateError> {
         let [id, _, _, _, _, attempts, received, probes, history, _]: &[_; 10] =
             row.try_into().map_err(|_| StateError::Refused)?;
@@ -196,10 +196,10 @@ impl Redis {
     }
 }
 
-/// The outcome of an attempt, as the script takes it.
+/// The end of a hand-out, as the script takes it.
 struct StoredConclusion {
     name: &'static str,
-    /// The time of the next attempt by Redis' clock.
+    /// The time of the next attempt by Redis' clock, in milliseconds since 1970; 0 if there is none.
     at: i64,
     /// The number of failed attempts, and how many of them were probes.
     counts: (u32, u32),
@@ -226,21 +226,22 @@ pub(super) struct NewDelivery {
 }
 
 impl NewDelivery {
-    /// Adds the arguments that `insert_delivery` reads.
+    /// Adds the delivery as arguments, in the order in which the Lua function `insert_delivery` reads them.
     pub(super) fn write(&self, call: &mut ScriptInvocation<'_>) {
         call.arg(&self.id.0).arg(self.tenant.as_str()).arg(self.account.as_str()).arg(self.kind.as_str());
         call.arg(&self.content).arg(&self.upstream_id);
     }
 }
 
-/// Returns the number of entries, from the first on, that one step takes.
+/// Returns the number of entries at the beginning of `entries` that one run of a script takes. It is bounded by number
+/// and by bytes; `bytes` returns the size of an entry.
 pub(super) fn step<T>(entries: &[T], bytes: impl Fn(&T) -> usize) -> usize {
     let mut sum = 0;
     let fits = entries.iter().take(MOST_TOUCHED / 2).take_while(|entry| {
         sum += bytes(entry);
         sum <= MOST_BYTES
     });
-    // A step takes at least one entry, however large.
+    // A run takes at least one entry, however large.
     fits.count().max(1).min(entries.len())
 }
 

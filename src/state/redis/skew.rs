@@ -1,28 +1,29 @@
 //! The difference between this node's clock and that of the Redis that all nodes share.
 //!
-//! Invariants: a measured difference is never larger than the real one, and smaller by at most the time of an answer.
-//! So a time of this node is never converted to a later one: a request before an erasure does not count as one after
-//! it.
+//! Invariants: a measured difference is never larger than the real one, and is smaller by at most the time that an
+//! answer takes. So no time of this node is converted to a later time than the right one: a request before an erasure
+//! does not count as a request after it.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// The time for which a measurement counts, because clocks are set from time to time.
+/// The time after which a measurement is replaced even by a worse one, because clocks are set from time to time.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// The best of the last measurements.
+/// The best measurement of the last seconds; `None` before the first one.
 #[derive(Debug, Default)]
 pub(super) struct Skew(Mutex<Option<Reading>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Reading {
-    /// Redis' clock minus this node's in milliseconds, or a little less: positive if Redis' clock is ahead.
+    /// Redis' clock minus this node's clock in milliseconds, or a little less. It is positive if Redis' clock is ahead.
     ahead: i64,
     taken: Instant,
 }
 
 impl Skew {
-    /// Records a measurement: Redis' clock showed `theirs`, and then this node's clock showed `ours`, in milliseconds.
+    /// Records a measurement at the time `now`: Redis' clock showed `theirs`, and then this node's clock showed `ours`,
+    /// in milliseconds.
     pub(super) fn note(&self, theirs: i64, ours: i64, now: Instant) {
         let mut best = self.0.lock();
         let ahead = theirs.saturating_sub(ours);
@@ -32,7 +33,8 @@ impl Skew {
         }
     }
 
-    /// Returns Redis' clock minus this node's in milliseconds, or a little less; `None` before the first measurement.
+    /// Returns Redis' clock minus this node's clock in milliseconds, or a little less; `None` before the first
+    /// measurement.
     pub(super) fn ahead(&self) -> Option<i64> {
         self.0.lock().map(|best| best.ahead)
     }

@@ -1,4 +1,4 @@
-//! A key's record: the stored data of a key that an order made, and the data of any key that operators see.
+//! Data about a team's key: the stored record of a key that an order made, and the view of any key for operators.
 
 use super::super::times::{millis, time};
 use crate::base::keyring::Pseudonymizer;
@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq as _;
 pub enum Source {
     /// The configuration file.
     File,
-    /// An order.
+    /// An order of an operator.
     Api,
 }
 
@@ -27,20 +27,20 @@ pub struct KeyInfo {
     pub id: String,
     /// The team.
     pub tenant: TenantName,
-    /// The note of operators.
+    /// The operators' note about the key, if there is one.
     pub note: Option<String>,
     /// The source of the key.
     pub source: Source,
-    /// The time of its creation; unknown for a key in the file.
+    /// The time at which the key was created; `None` for a key in the configuration file.
     pub created: Option<SystemTime>,
-    /// The end of the key.
+    /// The time at which the key ends; `None` if it has no end.
     pub expires: Option<SystemTime>,
-    /// The minute of its last use.
+    /// The minute of the key's last use; `None` if no use is known.
     pub last_used: Option<SystemTime>,
 }
 
 impl KeyInfo {
-    /// Returns a key of the file.
+    /// Returns the data of a key in the configuration file.
     pub(super) fn of_file(tenant: &TenantName, key: &FileKey) -> Self {
         Self {
             // The id distinguishes the keys of a file. A part of the hash of a hash reveals neither the hash nor the
@@ -55,8 +55,8 @@ impl KeyInfo {
         }
     }
 
-    /// Returns the key as the API shows it. `key` is the secret that the team sends; it is shown only once, when it is
-    /// made.
+    /// Returns the key as the API shows it. `key` is the secret that the team sends. It is given only when the key is
+    /// made, and shown only then.
     #[must_use]
     pub fn json(&self, key: Option<&SecretString>) -> Value {
         let shown = |time: Option<SystemTime>| time.map(moment::seconds);
@@ -76,7 +76,7 @@ impl KeyInfo {
     }
 }
 
-/// The record of a key, which is written once.
+/// The stored record of a key that an order made. It is written once and never changed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Record {
     pub(super) tenant: String,
@@ -92,13 +92,14 @@ impl Record {
         Self { tenant: tenant.to_string(), sha256, note, created: millis(now), expires: None }
     }
 
-    /// Returns the record as text that is authenticated for the key's id.
+    /// Returns the text that is stored for the record: a MAC over the key's id and the record, a dot, and the record as
+    /// JSON.
     pub(super) fn write(&self, id: &str, mac: &Pseudonymizer) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
         format!("{}.{text}", hex::encode(mac.name([id.as_bytes(), text.as_bytes()])))
     }
 
-    /// Reads a record; `None` if it was not written with the root key for this id.
+    /// Reads a stored record; `None` if it is damaged, or was not written for this id with the root key.
     pub(super) fn read(id: &str, value: &str, mac: &Pseudonymizer) -> Option<Self> {
         let (tag, text) = value.split_once('.')?;
         let expected = hex::encode(mac.name([id.as_bytes(), text.as_bytes()]));
@@ -106,8 +107,9 @@ impl Record {
         is_ours.then(|| serde_json::from_str(text).ok())?
     }
 
-    /// Returns the earlier of the key's expiry and its stored end. The stored end is negative for a revoked key: then
-    /// the result is `None`. It is `Some(None)` if the key never ends.
+    /// Returns the time at which the key ends: the earlier of the record's expiry and `row`, the end that orders have
+    /// stored. Returns `Some(None)` for a key without an end. Returns `None` for a revoked key: its `row` is negative.
+    /// Times are in milliseconds since 1970.
     pub(super) fn end(&self, row: Option<i64>) -> Option<Option<i64>> {
         match row {
             Some(..0) => None,

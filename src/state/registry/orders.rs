@@ -11,7 +11,7 @@ use crate::base::team_key::{TeamKey, team_key};
 use secrecy::SecretString;
 use std::time::{Duration, SystemTime};
 
-/// The time for which a rotated key still works, if the order names no other.
+/// The time for which a rotated key still works, if the order names no other time.
 const GRACE: Duration = Duration::from_secs(86400);
 /// The longest time for which an order may let a rotated key work.
 const MOST_GRACE: Duration = Duration::from_secs(366 * 86400);
@@ -19,7 +19,7 @@ const MOST_GRACE: Duration = Duration::from_secs(366 * 86400);
 /// The largest number of keys that orders may make for one tenant. A key counts until it has ended, and for at least
 /// [`COUNTED`]. A revoked key does not count.
 const MOST_KEYS: usize = 32;
-/// The time for which a new key counts even if it has ended: rotations without a grace could otherwise make any number
+/// The time for which a new key counts even if it has ended. Otherwise rotations without a grace could make any number
 /// of records.
 const COUNTED: Duration = Duration::from_secs(86400);
 
@@ -28,7 +28,7 @@ const COUNTED: Duration = Duration::from_secs(86400);
 pub struct NewKey {
     /// The team.
     pub tenant: TenantName,
-    /// The note of operators.
+    /// The operators' note about the key, if there is one.
     pub note: Option<String>,
     /// The lifetime of the key; `None` makes a key without an end.
     pub lifetime: Option<Duration>,
@@ -37,7 +37,7 @@ pub struct NewKey {
 /// An order that is in effect on this node.
 #[derive(Debug)]
 pub struct Taken<T> {
-    /// The result.
+    /// The result of the order.
     pub value: T,
     /// The nodes and stores that could not be reached and will apply the order later; empty if all have applied it.
     pub left: Vec<String>,
@@ -64,7 +64,7 @@ pub enum KeyOrderError {
 }
 
 impl Registry {
-    /// Makes a key. Its secret is returned only here.
+    /// Makes a key. Returns the key's data and its secret, which is not returned anywhere else.
     ///
     /// # Errors
     /// Returns an error if the order was refused or could not be stored. Nothing was changed then.
@@ -73,7 +73,8 @@ impl Registry {
         self.make(new, Rows::new(), || self.has_room(&tenant, None)).await
     }
 
-    /// Makes a successor of a key. The old key ends after `grace`; the successor has its note and its lifetime.
+    /// Makes a successor of a key, with the note and the lifetime of the old key. The old key ends after `grace`.
+    /// Returns the successor's data and its secret.
     ///
     /// # Errors
     /// Returns an error if the order was refused or could not be stored. Nothing was changed then.
@@ -108,10 +109,10 @@ impl Registry {
         Ok(Taken { value: key, left })
     }
 
-    /// Suspends a tenant, or ends its suspension.
+    /// Suspends a tenant if `is_suspended` is true; otherwise ends the tenant's suspension.
     ///
     /// # Errors
-    /// Returns an error if the order was refused or could not be stored. Nothing was changed then.
+    /// Returns an error if the order could not be stored. Nothing was changed then.
     pub async fn suspend(&self, tenant: &TenantName, is_suspended: bool) -> Result<Taken<()>, StateError> {
         // Another node's order may be newer than this copy.
         self.follow().await;
@@ -132,8 +133,8 @@ impl Registry {
         self.infos(tenant)
     }
 
-    /// Returns an error if the tenant already has the largest number of keys. `replaced` is a key that ends with the
-    /// order and does not count.
+    /// Returns an error if the tenant already has the largest number of keys. `replaced` is the id of a key that the
+    /// order itself ends; this key does not count.
     fn has_room(&self, tenant: &TenantName, replaced: Option<&str>) -> Result<(), KeyOrderError> {
         let now = self.now();
         let is_new = |key: &KeyInfo| key.created.is_some_and(|created| created + COUNTED > now);
@@ -162,13 +163,14 @@ impl Registry {
         Ok(Taken { value: (info, key), left })
     }
 
-    /// Returns a key that has not ended.
+    /// Returns a key that has not ended; an error for a key that has ended.
     fn open_key(&self, tenant: &TenantName, id: &str) -> Result<KeyInfo, KeyOrderError> {
         let key = self.key(tenant, id)?;
         if is_open(&key, self.now()) { Ok(key) } else { Err(KeyOrderError::Ended) }
     }
 
-    /// Returns a key that an order may change, also one that was revoked.
+    /// Returns a tenant's key, which an order made, even if it was revoked. Returns an error for a key of the
+    /// configuration file, and for an unknown id.
     fn key(&self, tenant: &TenantName, id: &str) -> Result<KeyInfo, KeyOrderError> {
         if let Some(known) = self.infos(tenant).into_iter().find(|key| key.id == id) {
             return if known.source == Source::File { Err(KeyOrderError::FromFile) } else { Ok(known) };
@@ -180,8 +182,8 @@ impl Registry {
     }
 }
 
-/// Reads the body of an order to rotate a key, `{"grace":"24h"}`. An empty body means the default; an invalid one gives
-/// `None`.
+/// Reads the grace from the body of an order to rotate a key, `{"grace":"24h"}`. Without a grace, also in an empty
+/// body, it is the default. Returns `None` if the body is invalid, or if the grace is too long.
 #[must_use]
 pub fn grace(body: &[u8]) -> Option<Duration> {
     #[derive(Default, serde::Deserialize)]

@@ -1,18 +1,19 @@
-//! Rows of the registry, and the merge of two copies of it, as pure functions.
+//! Rows of the registry, and the merge of two copies of the registry, as pure functions.
 
 use std::collections::BTreeMap;
 
-/// The subject of a row.
+/// The kind of a row. It decides what the row's name and value mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Field {
-    /// A key's record, by the key's id.
+    /// The record of a key. The row's name is the key's id.
     Key,
-    /// The end of a key in milliseconds since 1970, by the key's id. A negative number is the time of its revocation.
+    /// The end of a key in milliseconds since 1970. The row's name is the key's id. For a revoked key the number is
+    /// negative, and its absolute value is the time of the revocation.
     End,
-    /// The minute of a key's last use in milliseconds since 1970, by the key's id.
+    /// The minute of a key's last use in milliseconds since 1970. The row's name is the key's id.
     Used,
-    /// A tenant's suspension, by the tenant's name. The value is twice the version, plus one while the tenant is
-    /// suspended.
+    /// The suspension of a tenant. The row's name is the tenant's name. The value is twice the version of the
+    /// suspension, plus one while the tenant is suspended.
     Suspension,
 }
 
@@ -55,13 +56,13 @@ impl Rule {
     }
 }
 
-/// The name of a row.
+/// The name of a row: its kind, and the key's id or the tenant's name.
 pub(super) type Name = (Field, String);
 
-/// A copy of the registry.
+/// Rows of the registry: a whole copy, or the rows of an order.
 pub(super) type Rows = BTreeMap<Name, String>;
 
-/// Returns the rows of `news` that change `known`.
+/// Returns the rows of `news` that `known` lacks, or whose value supersedes the value in `known`.
 pub(super) fn changes(known: &Rows, news: &Rows) -> Rows {
     let is_change = |(name, value): &(&Name, &String)| supersedes(name.0, known.get(*name).map(String::as_str), value);
     news.iter().filter(is_change).map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -77,19 +78,19 @@ fn supersedes(field: Field, known: Option<&str>, value: &str) -> bool {
     }
 }
 
-/// Returns a row's name in the form in which Redis stores it.
+/// Returns a row's name in the form in which Redis stores it: the kind, a colon, and the rest of the name.
 pub(super) fn field_of((field, name): &Name) -> String {
     format!("{}:{name}", field.as_str())
 }
 
-/// Reads a row's name from the form in which Redis stores it.
+/// Reads a row's name from the form in which Redis stores it; `None` if the kind is unknown.
 pub(super) fn name_of(text: &str) -> Option<Name> {
     let (field, name) = text.split_once(':')?;
     let field = Field::ALL.into_iter().find(|known| known.as_str() == field)?;
     Some((field, name.to_owned()))
 }
 
-/// Returns a new value of a suspension, which supersedes the value `known`.
+/// Returns a value of a suspension that supersedes the stored value `known`. `now` is in milliseconds since 1970.
 pub(super) fn suspension(known: Option<&str>, now: i64, is_suspended: bool) -> String {
     let version = known.and_then(|text| text.parse::<i64>().ok()).map_or(now, |known| (known / 2 + 1).max(now));
     (version * 2 + i64::from(is_suspended)).to_string()

@@ -5,7 +5,7 @@ use crate::base::database::{Database, DatabaseError};
 use crate::redis::scripts::registry as scripts;
 use crate::redis::{Budget, RedisClient, RedisFailure};
 
-/// Tables of the registry in a node's own database.
+/// The migrations of the registry's table in a node's own database, for `Database::open`.
 pub const REGISTRY_MIGRATIONS: (&str, &[&str]) = (
     "registry",
     &[
@@ -14,10 +14,10 @@ pub const REGISTRY_MIGRATIONS: (&str, &[&str]) = (
     ],
 );
 
-/// The largest number of rows that one step writes to Redis, because other clients wait meanwhile.
+/// The largest number of rows that one run of a script writes to Redis. Other clients wait meanwhile.
 const MOST_ROWS: usize = 200;
 
-/// Reads the node's own copy.
+/// Reads the node's own copy of the registry. Rows whose field is unknown are left out.
 pub(super) async fn load(database: &Database) -> Result<Rows, DatabaseError> {
     let all = database.read(|connection| {
         let mut statement = connection.prepare_cached("SELECT field, name, value FROM registry")?;
@@ -28,7 +28,7 @@ pub(super) async fn load(database: &Database) -> Result<Rows, DatabaseError> {
     Ok(all.await?.into_iter().filter_map(|(kind, name, value)| Some(((field(kind)?, name), value))).collect())
 }
 
-/// Writes rows to the node's own copy, durably.
+/// Writes rows to the node's own copy of the registry, durably.
 pub(super) async fn save(database: &Database, rows: Rows) -> Result<(), DatabaseError> {
     if rows.is_empty() {
         return Ok(());
@@ -43,7 +43,8 @@ pub(super) async fn save(database: &Database, rows: Rows) -> Result<(), Database
     write.await
 }
 
-/// Reads the shared copy and the number of its last change, unless `known` is that number.
+/// Reads the shared copy: the number of its last change, and its rows. Returns `None` if that number is still `known`,
+/// so that nothing has changed.
 pub(super) async fn read(redis: &RedisClient, known: &str) -> Result<Option<(String, Rows)>, RedisFailure> {
     let mut call = scripts::READ.key(redis.keys().registry_number());
     call.key(redis.keys().registry_rows()).arg(known);
@@ -53,8 +54,8 @@ pub(super) async fn read(redis: &RedisClient, known: &str) -> Result<Option<(Str
     Ok(is_new.then(|| (number, rows.collect())))
 }
 
-/// Merges rows into the shared copy. With `is_change`, the number of the last change grows, so that other nodes read
-/// the copy again.
+/// Merges rows into the shared copy. If `is_change` is true and a row was changed, the number of the last change grows,
+/// so that other nodes read the copy again.
 pub(super) async fn publish(redis: &RedisClient, rows: &Rows, is_change: bool) -> Result<(), RedisFailure> {
     let all: Vec<_> = rows.iter().collect();
     for some in all.chunks(MOST_ROWS) {

@@ -1,4 +1,4 @@
-//! The node's copy of the registry, and how it follows the shared one.
+//! The node's copy of the registry, which is merged with the shared copy in Redis.
 
 use super::super::error::StateError;
 use super::super::times::{millis, time};
@@ -21,13 +21,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-/// The interval at which the shared copy is read: the longest delay that a lost message costs.
+/// The interval at which the shared copy is read. If an announcement is lost, a change takes effect after this time.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The number of such intervals between two writes of the keys' last uses.
+/// The number of [`INTERVAL`]s between two writes of the keys' last uses.
 const INTERVALS_PER_FLUSH: u32 = 5;
 
-/// Announces to every node that the shared copy has changed; returns the names of the nodes and stores that were not
-/// reached.
+/// A function that announces to every node that the shared copy has changed. It returns the names of the nodes and
+/// stores that were not reached.
 pub type Announce = Box<dyn Fn() -> BoxFuture<'static, Vec<String>> + Send + Sync>;
 
 /// The registry of keys and suspensions. Clones share it.
@@ -48,17 +48,17 @@ pub(super) struct Inner {
     announce: OnceLock<Announce>,
 }
 
-/// The relation of this node's copy to the shared one.
+/// The relation of this node's copy to the shared copy.
 #[derive(Default)]
 struct Position {
-    /// The number of the last change that was read; empty for none.
+    /// The number of the last change that was read; empty if none was read.
     known: String,
     /// True if this copy may have rows that the shared copy lacks.
     is_ahead: bool,
 }
 
 impl Registry {
-    /// Opens the node's own copy, with the keys of the configuration beside it.
+    /// Opens the registry: the node's own copy in the database, and the keys of the configuration.
     ///
     /// # Errors
     /// Returns an error if the database can't be read.
@@ -92,7 +92,7 @@ impl Registry {
         let _ = self.0.announce.set(announce);
     }
 
-    /// Replaces the keys of the configuration by those of new settings.
+    /// Replaces the keys of the configuration with those of the new settings.
     pub fn reload(&self, settings: &Settings) {
         let all = settings.tenants.iter();
         let files = all.flat_map(|(name, tenant)| tenant.key_sha256.iter().map(|key| (name.clone(), key.clone())));
@@ -119,8 +119,8 @@ impl Registry {
         }
     }
 
-    /// Merges the shared copy into this node's copy, and the other way round. Returns true if this node then has the
-    /// changes of every earlier order.
+    /// Merges the shared copy into this node's copy, and this node's copy into the shared copy. Returns true if this
+    /// node then has every change of the shared copy, or if there is no Redis.
     pub async fn follow(&self) -> bool {
         let Some(redis) = &self.0.redis else { return true };
         if !redis.is_up() {
@@ -138,21 +138,21 @@ impl Registry {
             return false;
         }
         turn.is_ahead = storage::publish(redis, &missing, true).await.is_err();
-        // If rows were published, the next look reads their number.
+        // If rows were published, the next call reads their number.
         turn.known = number;
         true
     }
 
-    /// Reads the last uses that other nodes have noted.
+    /// Writes this node's last uses of keys, and reads those of the other nodes.
     pub(super) async fn refresh(&self) {
         self.flush_uses().await;
         self.0.turn.lock().await.known.clear();
         self.follow().await;
     }
 
-    /// Puts an order into effect: on this node's disk, on this node, in the shared copy, on every node. Returns the
-    /// names of the nodes and stores that could not be reached. Orders of this node run one after another. `admit` sees
-    /// the changes of earlier orders, and may refuse this one.
+    /// Puts the rows of an order into effect: on this node's disk, in its memory, in the shared copy, and on the other
+    /// nodes. Returns the names of the nodes and stores that could not be reached. Orders of this node run one after
+    /// another. `admit` runs when earlier orders have taken effect, and may refuse this order.
     pub(super) async fn apply<E: From<StateError>>(
         &self,
         changed: Rows,
@@ -203,7 +203,7 @@ impl Registry {
         }
         self.0.rows.lock().extend(news.clone());
         if let Some(redis) = &self.0.redis {
-            // If this fails, the key's next use is written again.
+            // If this fails, Redis gets the next use of the key.
             let _ = storage::publish(redis, &news, false).await;
         }
     }
@@ -216,7 +216,7 @@ impl Registry {
         self.0.clock.wall()
     }
 
-    /// Returns a tenant's keys that were not revoked, those of the file first.
+    /// Returns a tenant's keys that were not revoked. The keys of the configuration come first.
     pub(super) fn infos(&self, tenant: &TenantName) -> Vec<KeyInfo> {
         let table = self.table();
         let rows = self.0.rows.lock();
@@ -228,7 +228,7 @@ impl Registry {
         of_tenant.map(|key| KeyInfo { last_used: used(key), ..key.info.clone() }).collect()
     }
 
-    /// Returns the keys that end by themselves until `end`. Rotated keys are left out, because they have a successor.
+    /// Returns the keys that expire between now and `end`. Rotated keys are left out, because each has a successor.
     #[must_use]
     pub fn expiring(&self, end: SystemTime) -> Vec<KeyInfo> {
         let (table, now) = (self.table(), self.now());
@@ -241,7 +241,7 @@ impl Registry {
         table.keys.iter().filter(is_meant).map(|key| key.info.clone()).collect()
     }
 
-    /// Builds the table of the keys that were not revoked.
+    /// Builds the table of the keys that were not revoked, from the configuration and from this node's copy.
     fn rebuild(&self) {
         let (files, rows, mut used) = (self.0.files.lock(), self.0.rows.lock(), self.0.used.lock());
         let names = rows.iter().filter(|((field, _), value)| *field == Field::Suspension && rows::is_suspended(value));

@@ -87,7 +87,7 @@ impl KeyTable {
         self.suspended.contains(tenant)
     }
 
-    /// Returns the number of a tenant's keys.
+    /// Returns the number of a tenant's keys that were not revoked.
     #[must_use]
     pub fn count(&self, tenant: &TenantName) -> usize {
         self.keys.iter().filter(|key| key.tenant == *tenant).count()
@@ -104,7 +104,7 @@ fn words(hash: &[u8; 32]) -> Hash {
 
 #[cfg(test)]
 impl KeyTable {
-    /// Returns a table for tests, from pairs of a team and its key.
+    /// Makes a table for tests from pairs of a team and its key.
     #[must_use]
     pub fn of(keys: &[(&str, &str)]) -> Self {
         use super::key::Source;

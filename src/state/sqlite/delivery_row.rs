@@ -1,4 +1,4 @@
-//! Rows of deliveries: how they are read, and how they end.
+//! Rows of deliveries, and the statements that read and end them.
 
 use super::super::envelopes::{DeliveryId, Secrecy};
 use super::super::error::StateError;
@@ -70,12 +70,13 @@ impl DeliveryRow {
     }
 }
 
-/// Queues a delivery again, to be sent at a time.
+/// Sets the time at which a queued delivery is sent next, in milliseconds since 1970.
 pub(super) fn again(db: &Connection, id: DeliveryId, at: i64) -> rusqlite::Result<usize> {
     db.prepare_cached("UPDATE deliveries SET due = ?2 WHERE id = ?1 AND standing = 0")?.execute(params![id.0, at])
 }
 
-/// Ends a delivery; returns the number of changed rows.
+/// Ends a queued delivery in the status `standing`. Returns the number of changed rows: 0 if the delivery is not
+/// queued.
 pub(super) fn end(db: &Connection, id: DeliveryId, standing: StoredStatus, now: i64) -> rusqlite::Result<usize> {
     db.prepare_cached(
         "UPDATE deliveries SET standing = iif(fleeting, 3, ?2), content = iif(fleeting, NULL, content), due = ?3

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-/// The largest number of deliveries that one step turns into dead letters, because other work waits for the writer.
+/// The largest number of deliveries that one transaction turns into dead letters. Other writes wait meanwhile.
 const MOST_EXPIRED: usize = 500;
 
 /// The paused types of callbacks, by team.
@@ -108,8 +108,8 @@ impl Sqlite {
         Ok(self.database.write(expire).await?)
     }
 
-    /// Hands out the oldest delivery of each of these endpoints whose probe is due, and sets the time of the next
-    /// probe.
+    /// Hands out probes: for each endpoint its oldest queued delivery that is not in `held`. Sets the time of the
+    /// endpoint's next probe. `endpoints` has the team and the type of each endpoint whose probe is due.
     pub(super) async fn probes(
         &self,
         endpoints: Vec<(String, String)>,
@@ -149,7 +149,7 @@ impl Sqlite {
     }
 }
 
-/// Returns the types that are paused, by team, and the endpoints whose probe is due.
+/// Returns the paused types of each team, and the endpoints (team and type) whose probe is due.
 pub(super) fn paused(db: &Connection, now: i64) -> rusqlite::Result<(Paused, Vec<(String, String)>)> {
     let mut find = db.prepare_cached("SELECT tenant, kind, probe FROM endpoints WHERE pause IS NOT NULL")?;
     let (mut paused, mut due) = (Paused::new(), Vec::new());
@@ -165,7 +165,7 @@ pub(super) fn paused(db: &Connection, now: i64) -> rusqlite::Result<(Paused, Vec
     Ok((paused, due))
 }
 
-/// Applies the result of an attempt to its endpoint.
+/// Updates an endpoint by the result of an attempt, which may pause or resume it. `now` is in milliseconds since 1970.
 pub(super) fn note(db: &Connection, endpoint: &Endpoint, news: EndpointNews, now: i64) -> rusqlite::Result<()> {
     let (tenant, kind) = (endpoint.tenant.as_str(), endpoint.kind.as_str());
     if news == EndpointNews::None {

@@ -58,7 +58,8 @@ impl Sqlite {
         tags.iter().map(|tag| self.secrecy.person(tag)).collect()
     }
 
-    /// Refuses work that can wait, while the free space of the disk is below its reserve.
+    /// Returns an error while the free space of the disk is below its reserve. Work that can wait calls this before it
+    /// writes.
     pub(super) fn spare(&self) -> Result<(), StateError> {
         if self.disk.is_low() { Err(StateError::Unavailable) } else { Ok(()) }
     }

@@ -59,7 +59,7 @@ impl Sqlite {
     }
 }
 
-/// Returns the key if it exists; otherwise claims it and returns `None`.
+/// Returns the row of the key if the key exists; otherwise claims the key, and returns `None`.
 fn claimed(
     db: &Connection,
     id: &ClaimId,
@@ -77,7 +77,7 @@ fn claimed(
     Ok(None)
 }
 
-/// Returns a key whose retention has not ended.
+/// Returns the row of a key; `None` if there is none, or if its retention has ended.
 fn found(db: &Connection, id: &ClaimId, now: i64) -> rusqlite::Result<Option<KeyRow>> {
     let mut find = db.prepare_cached(
         "SELECT token, request, holder, standing, content, at FROM claims WHERE name = ?1 AND at > ?2",

@@ -107,8 +107,8 @@ impl Sqlite {
         Ok(dead)
     }
 
-    /// Stores the deliveries of a callback; returns the number of queued ones, and the teams of those that are dead
-    /// letters.
+    /// Stores the deliveries of a callback. Returns the number of queued deliveries, and the team of each delivery that
+    /// became a dead letter because the team's outbox was full.
     async fn fan_out(
         &self,
         waiting: &Waiting,
@@ -175,7 +175,7 @@ impl Sqlite {
         })
     }
 
-    /// Schedules a callback to be handed out again at a time.
+    /// Schedules a callback to be handed out again at the time `until`, unless it has changed since its hand-out.
     async fn wait(&self, name: CallbackName, touched: i64, until: i64) -> Result<(), StateError> {
         let wait = move |db: &Connection| {
             db.prepare_cached("UPDATE callbacks SET due = ?3 WHERE name = ?1 AND touched = ?2 AND standing = 0")?
@@ -185,7 +185,8 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Sets aside a callback that has no owner, or that could not be decrypted within the retention of dead letters.
+    /// Sets a callback aside for operators: it has no owner, or it could not be decrypted within the retention of dead
+    /// letters.
     async fn set_aside(&self, name: CallbackName, touched: i64) -> Result<(), StateError> {
         let now = self.now();
         let remove = now + length(self.retention.dead_letters);
@@ -217,7 +218,7 @@ impl CallbackRow {
     /// The columns that [`CallbackRow::read`] needs.
     pub(super) const COLUMNS: &str = "name, record, account, kind, content, received, touched, due";
 
-    /// Returns the smallest and the largest name that begin with this id: a callback is shown by the first half of its
+    /// Returns the smallest and the largest name that begin with this id. The id of a callback is the first half of its
     /// name.
     pub(super) fn names(id: DeliveryId) -> ([u8; 32], [u8; 32]) {
         let (mut first, mut last) = ([0; 32], [0xff; 32]);

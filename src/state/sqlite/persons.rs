@@ -40,7 +40,7 @@ pub(super) fn has_owner(db: &Connection, record: &Record) -> rusqlite::Result<bo
     db.prepare_cached("SELECT EXISTS (SELECT 1 FROM owners WHERE record = ?1)")?.query_row([record], |row| row.get(0))
 }
 
-/// Returns true if one of these persons was erased at `time` or later.
+/// Returns true if one of these persons was erased at `time` or later. `time` is in milliseconds since 1970.
 pub(super) fn erased_since(db: &Connection, persons: &[[u8; 32]], time: i64) -> rusqlite::Result<bool> {
     let mut find = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM erased WHERE person = ?1 AND at >= ?2)")?;
     let found: HashSet<bool> = persons
@@ -63,8 +63,8 @@ fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqli
     erased.owners += of(
         "UPDATE owners SET reference = NULL, erased = 1 WHERE record = ?1 AND (NOT erased OR reference IS NOT NULL)",
     )?;
-    // One reference of each team goes on waiting, without its text; the others would be deliveries that can't be
-    // distinguished.
+    // One reference of each team continues to wait, without its text. More references without a text would make
+    // deliveries that the team can't distinguish.
     of("DELETE FROM awaiting WHERE record = ?1 AND name > (SELECT min(name) FROM awaiting AS other
         WHERE other.record = awaiting.record AND other.tenant = awaiting.tenant)")?;
     of("UPDATE awaiting SET reference = NULL WHERE record = ?1")?;

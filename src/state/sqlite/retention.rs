@@ -8,7 +8,7 @@ use super::engine::Sqlite;
 use rusqlite::params;
 use std::time::Duration;
 
-/// The largest number of rows of each kind that one sweep removes: other work waits for the writer meanwhile.
+/// The largest number of rows of each kind that one sweep removes. Other writes wait meanwhile.
 const MOST_SWEPT: i64 = 500;
 
 impl Sqlite {
@@ -62,7 +62,8 @@ impl Sqlite {
     }
 }
 
-/// Returns a statement that removes some rows.
+/// Returns a statement that removes the rows that meet `condition`, at most `?2` of them. `key` is the table's primary
+/// key.
 fn delete(table: &str, key: &str, condition: &str) -> String {
     format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?2)")
 }

@@ -2,11 +2,14 @@
 
 /// The migrations of this part, for `Database::open`.
 ///
-/// - `callbacks.standing`: 0 to be fanned out, 1 fanned out and kept for late owners, 2 unowned, 3 known without
-///   content. `due` is the time of the next step: examine again, remove the content, remove the row.
-/// - `deliveries.standing`: 0 queued, 1 dead, 2 delivered, 3 known without content. `due` is the time of the next
-///   attempt, or the time of the end.
-/// - Times are milliseconds since 1970.
+/// - `callbacks.standing`: 0 waits for its fan-out; 1 was fanned out, and is kept for late owners; 2 is unowned; 3 has
+///   no content any more, and its name is kept to recognise a repeat. `due` is the time of the next step: for 0 the
+///   fan-out, for 1 the removal of the content, for 2 the removal of the row. For 3 the retention is counted from
+///   `due`.
+/// - `deliveries.standing`: 0 is queued; 1 is dead; 2 is delivered; 3 has no content any more, and its id is kept to
+///   recognise a repeat. For 0 `due` is the time of the next attempt. For the others it is the time from which the
+///   retention is counted: the end of the delivery, or the former `due` of an erased one.
+/// - Times are in milliseconds since 1970.
 pub const MIGRATIONS: (&str, &[&str]) = (
     "state",
     &[

@@ -7,14 +7,16 @@ use super::engine::{Sqlite, limit};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::time::Duration;
 
-/// The smallest step by which the end of a session is moved: a page that asks often does not cause a write each time.
+/// The smallest step by which the end of a session is moved, so that a page with many requests does not cause a write
+/// for each.
 const STEP: Duration = Duration::from_secs(10);
 
-/// A row of a session.
+/// A session's row.
 struct Row {
     holder: String,
     secret: [u8; 32],
-    /// The end without a further request, in milliseconds since 1970. `last` is the latest end, in the same unit.
+    /// The time at which the session ends without a further request, in milliseconds since 1970. `last` is the latest
+    /// possible end, in the same unit.
     ends: i64,
     last: i64,
 }
@@ -68,7 +70,7 @@ impl Sqlite {
     }
 }
 
-/// Returns a session that has not ended.
+/// Returns the session with this name; `None` if there is none, or if it has ended.
 fn found(db: &Connection, name: &SessionName, now: i64) -> rusqlite::Result<Option<Row>> {
     let mut find =
         db.prepare_cached("SELECT holder, secret, ends, last FROM sessions WHERE name = ?1 AND ends > ?2")?;

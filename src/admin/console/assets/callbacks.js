@@ -1,4 +1,4 @@
-// Callbacks: lists by state, the attempts at each, replays, pauses, tests.
+// Callbacks: lists by state, the attempts at each callback, replays, pauses, tests.
 
 import { ask } from './api.js';
 import { el, number, show, pager, table, time } from './dom.js';

@@ -4,10 +4,10 @@ import { ask, text } from './api.js';
 import { el, number, pager, save, show, table, tiles, time } from './dom.js';
 import { carryOut, give, onSubmit } from './orders.js';
 
-/** The receipts of a page, and the most pages of an export. */
+/** The receipts of a page of the table, the receipts of a page of an export, and the most pages of an export. */
 const [PAGE, LARGEST, MOST_PAGES] = [20, 1000, 200];
 
-/** What an erasure removes, in words. */
+/** The names of the kinds of data that an erasure removes. */
 const KINDS = {
   memory: 'Answers in memory',
   disk: 'Answers on disk',

@@ -2,7 +2,7 @@
 
 import { el, number, show, timeOfDay } from './dom.js';
 
-/** The most lines that the page keeps. */
+/** The largest number of lines that the page keeps. */
 const MOST = 200;
 
 const fields = [
@@ -55,7 +55,7 @@ function draw() {
   tell();
 }
 
-/** An empty table. */
+/** Shows an empty table, and returns its body. */
 function empty() {
   const body = el('tbody');
   const head = el('tr', {}, ...fields.map(([name, , kind]) => el('th', { scope: 'col', class: kind }, name)));

@@ -7,7 +7,7 @@ import { carryOut, onSubmit } from './orders.js';
 /** The number of entries of a page. */
 const PAGE = 50;
 
-/** Lines of a cell. */
+/** Returns the lines of a cell, or `empty` if there are none. */
 const lines = (all, empty) => (all.length === 0 ? [empty] : all.map((one) => el('div', {}, ...one)));
 const bad = (text) => el('span', { class: 'bad' }, text);
 /** The beginning of a long text; its title has the whole text. */
@@ -41,7 +41,7 @@ async function nodes() {
     ], found, 'No node has reported yet. Load the page again in a few seconds.'));
 }
 
-/** The moment at which a day in the reader's time zone begins, or the day after it. */
+/** Returns the beginning of a day in the reader's time zone. `shift` is 0 for the day itself, and 1 for the next. */
 function moment(day, shift) {
   const at = new Date(`${day}T00:00:00`);
   at.setDate(at.getDate() + shift);

@@ -8,7 +8,7 @@ const orders = new Set(document.body.dataset.orders.split(' '));
 /** True if the session's role may give an order, by its name in the audit log. */
 export const may = (order) => orders.has(order);
 
-/** A button that gives an order, or nothing if the role may not give it. `again` reloads the view's data. */
+/** Returns a button that gives an order, or nothing if the role may not give it. `again` reloads the view's data. */
 export function button(order, name, sentence, run, again) {
   if (!may(order)) return undefined;
   const isDanger = ['Delete', 'Revoke', 'Suspend'].includes(name);
@@ -34,7 +34,7 @@ export const total = (all, name) => series(all, name).reduce((sum, one) => sum +
 /** The sum of a field of the ledger's rows. */
 export const sum = (rows, field) => rows.reduce((result, row) => result + (row[field] ?? 0), 0);
 
-/** The amounts spent and saved on each day between two days. */
+/** Returns the amounts spent and saved on each day from one day to another, both included. */
 export function byDay(rows, from, to) {
   const days = new Map();
   const step = new Date(`${from}T00:00:00Z`);

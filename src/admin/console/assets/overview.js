@@ -7,7 +7,7 @@ import { byDay, sum } from './operator.js';
 /** The time between two reloads, in milliseconds. */
 export const EVERY = 30_000;
 
-/** The view that shows the details of an alarm. */
+/** The heading and the path of the view with the details of an alarm, by the alarm's name. */
 const places = {
   dead_letters: ['Callbacks', '/console/callbacks'],
   callbacks_unowned: ['Callbacks', '/console/callbacks'],
@@ -18,7 +18,7 @@ const places = {
   key_expires: ['Teams & keys', '/console/teams'],
 };
 
-/** The alarms of one name: the condition at each place, then one instruction for all. */
+/** Shows the alarms of one name: the condition of each alarm, then one instruction for all of them. */
 function kind(alarms) {
   const [{ name, severity, action }] = alarms;
   const [view, path] = places[name] ?? ['Nodes & audit', '/console/nodes'];
