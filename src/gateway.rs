@@ -118,7 +118,7 @@ impl Gateway {
             && refusal.is_of_a_call()
             && !log.has_called()
         {
-            config.limits.take_back(index);
+            config.limits.give_back(index);
         }
         if let Some(fields) = log.tenant_index.and_then(|index| config.limits.fields(index, refusal)) {
             fields.insert_into(response.headers_mut());

@@ -16,7 +16,7 @@
 //! | `outage` | times in which the database can't be written |
 //! | `published` | the ledgers of other nodes in Redis |
 //! | `restore` | recovery of a journal that is older than what was published |
-//! | `words` | settlements by id over nodes, in Redis |
+//! | `reports` | settlements by id over nodes, in Redis |
 //! | `rendezvous` | settlements by reference over nodes, in Redis |
 //! | `journal` | the tables and statements |
 //! | `closing`, `references` | the ends of calls: by their answer, by the id of their record, by its reference |
@@ -42,7 +42,7 @@ mod selection;
 mod settlement;
 mod tally;
 mod totals;
-mod words;
+mod reports;
 
 pub use booking::{Booking, Referrer};
 pub use books::{Ledger, report};

@@ -31,5 +31,5 @@ pub use credential::Credential;
 pub use deadline::Timeouts;
 pub use error::CallError;
 pub use outgoing::{Outgoing, OutgoingBody, Progress};
-pub use retry::{RetryBudget, may_go_better};
+pub use retry::{RetryBudget, may_succeed_next};
 pub use secrets::Secrets;

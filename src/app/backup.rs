@@ -101,9 +101,10 @@ pub fn back_up(settings: &Settings, to: &Path) -> Result<(), BackupError> {
     }
     state::verify_file(&settings.state)?;
     let file = |error| BackupError::File(to.to_owned(), error);
+    let name = to.to_str().ok_or_else(|| file(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8")))?;
     // The file is created here, because SQLite would let other users read it.
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(file)?;
-    let copied = copy_into(path, to).map_err(|error| BackupError::Sqlite(path.clone(), error));
+    let copied = copy_into(path, name).map_err(|error| BackupError::Sqlite(path.clone(), error));
     let copied = copied.and_then(|()| created.sync_all().map_err(file));
     if copied.is_err() {
         let _ = fs::remove_file(to);
@@ -111,11 +112,11 @@ pub fn back_up(settings: &Settings, to: &Path) -> Result<(), BackupError> {
     copied
 }
 
-fn copy_into(path: &Path, to: &Path) -> rusqlite::Result<()> {
+fn copy_into(path: &Path, to: &str) -> rusqlite::Result<()> {
     // The database is not opened read-only: if no gateway has it open, SQLite must recover its write-ahead log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
+    connection.execute("VACUUM INTO ?1", [to])?;
     Ok(())
 }
 
@@ -209,16 +210,17 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     let _reserved = database::reserve(path).map_err(|error| refused(path, error))?;
     let aside = with_suffix(path, ".before-restore");
     let is_there = path.exists();
+    cache::delete_disk_cache(&cache::disk_cache_of(path)).map_err(file)?;
     if is_there {
         discard_all(&aside)?;
         fs::rename(path, &aside).map_err(file)?;
     }
-    for suffix in ["-wal", "-shm"] {
-        discard(&with_suffix(path, suffix))?;
+    let replaced = ["-wal", "-shm"].into_iter().try_for_each(|suffix| discard(&with_suffix(path, suffix)));
+    let replaced = replaced.and_then(|()| fs::rename(new, path).map_err(file));
+    if replaced.is_err() && is_there {
+        let _ = fs::rename(&aside, path);
     }
-    fs::rename(new, path).map_err(file)?;
-    cache::delete_disk_cache(&cache::disk_cache_of(path)).map_err(file)?;
-    Ok(is_there.then_some(aside))
+    replaced.map(|()| is_there.then_some(aside))
 }
 
 /// The erasures that a restore repeats, and their receipts, which are added to the new state.

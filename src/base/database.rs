@@ -237,9 +237,15 @@ impl Database {
     /// Checkpoints the write-ahead log into the file and empties the log, so that the log has no deleted content.
     ///
     /// # Errors
-    /// Returns an error if the disk fails.
+    /// Returns an error if the disk fails, or if another program reads an older state for so long that the log can't be
+    /// emptied.
     pub async fn scrub(&self) -> Result<(), DatabaseError> {
-        self.read(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).await
+        let checkpoint = |connection: &Connection| {
+            // The first column is 1 if a reader or a writer was in the way.
+            let is_busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))?;
+            Ok(is_busy)
+        };
+        if self.read(checkpoint).await? { Err(DatabaseError::Unwritable) } else { Ok(()) }
     }
 
     /// Finishes the waiting jobs and closes the file; afterwards another process may open it.
@@ -582,6 +588,14 @@ mod tests {
         database.write(move |connection| connection.execute("INSERT INTO t VALUES (?1)", [mark])).await.unwrap();
         assert!(found());
         database.write(|connection| connection.execute("DELETE FROM t", [])).await.unwrap();
+        // Another program still reads what was deleted.
+        let tool = Connection::open(folder.path().join("x.db")).unwrap();
+        tool.execute_batch("BEGIN").unwrap();
+        let _: i64 = tool.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        database.write(|connection| connection.execute("INSERT INTO t VALUES ('x')", [])).await.unwrap();
+        database.read(|connection| connection.busy_timeout(std::time::Duration::ZERO)).await.unwrap();
+        assert_eq!(database.scrub().await, Err(DatabaseError::Unwritable));
+        drop(tool);
         database.scrub().await.unwrap();
         assert!(!found());
     }

@@ -91,7 +91,7 @@ impl Keys {
 
     /// Sets the upstream, by its `origin`, for which keys are made from now on. Returns true if the previous origin was
     /// another one.
-    pub(super) fn answer_for(&self, origin: &http::Uri) -> bool {
+    pub(super) fn set_origin(&self, origin: &http::Uri) -> bool {
         let origin = Arc::new(origin.to_string());
         *self.origin.swap(Arc::clone(&origin)) != *origin
     }

@@ -169,7 +169,7 @@ impl Cache {
     /// change.
     pub fn reload(&self, settings: &config::Cache, origin: &http::Uri) {
         self.lifetimes.store(Arc::new(settings.clone()));
-        if self.keys.answer_for(origin) {
+        if self.keys.set_origin(origin) {
             self.memory.clear();
         }
     }

@@ -46,7 +46,7 @@ impl Report {
             Self::Hit { ttl } => {
                 let mut value = Vec::with_capacity(40);
                 value.extend_from_slice(b"iluma-gateway; hit; ttl=");
-                value.extend_from_slice(itoa::Buffer::new().format(begun(ttl)).as_bytes());
+                value.extend_from_slice(itoa::Buffer::new().format(whole_seconds(ttl)).as_bytes());
                 HeaderValue::from_maybe_shared(Bytes::from(value))
                     .unwrap_or(HeaderValue::from_static("iluma-gateway; hit"))
             }
@@ -66,7 +66,7 @@ impl Report {
 }
 
 /// Returns whole seconds, rounded up. The header `age` is rounded down, so `age` and `ttl` together are the lifetime.
-fn begun(time: Duration) -> u64 {
+fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 

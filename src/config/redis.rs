@@ -11,7 +11,7 @@ const MOST_SERVERS: usize = 16;
 /// The largest number of replicas: more than any deployment has.
 const MOST_REPLICAS: u32 = 16;
 /// The highest number that a database may have: far more than Redis' default of 16 databases.
-const MOST_DATABASES: i64 = 65_535;
+const LAST_DATABASE: i64 = 65_535;
 
 /// Reads the Redis of state, and the Redis of the cache if the cache has one of its own.
 pub(super) fn read(redis: &Section<'_>) -> Option<Redis> {
@@ -38,7 +38,7 @@ fn target(section: &Section<'_>, names: [&'static str; 3], extra_ca: Option<Vec<
     let username = section.maybe("username", |name| name.text().map(str::to_owned));
     let password = section.maybe("password", Entry::secret);
     let tls = section.maybe("tls", Entry::flag);
-    let database = section.maybe("database", |number| number.number(0..=MOST_DATABASES));
+    let database = section.maybe("database", |number| number.number(0..=LAST_DATABASE));
     if given[0] {
         let parts = [username.is_some(), password.is_some(), tls.is_some(), database.is_some()];
         for (key, _) in ["username", "password", "tls", "database"].iter().zip(parts).filter(|(_, given)| *given) {

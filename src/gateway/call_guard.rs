@@ -120,7 +120,7 @@ impl CallGuard {
         let sent = upstream.send(outgoing, Some(&account.credential)).await;
         let Some(again) = again else { return sent };
         account.retries.note();
-        if !(upstream::may_go_better(&sent) && account.retries.spend()) {
+        if !(upstream::may_succeed_next(&sent) && account.retries.spend()) {
             return sent;
         }
         Box::pin(self.repeat(*again, sent)).await
@@ -260,7 +260,7 @@ impl CallGuard {
 
     fn tell_circuit(&self) {
         let account = &self.config.accounts[self.account];
-        account.metrics.circuit(account.breaker.is_open());
+        account.metrics.set_circuit(account.breaker.is_open());
     }
 
     /// Records that the endpoint refused the call because of the rate limit.
@@ -281,7 +281,7 @@ impl CallGuard {
 
     fn tell_backoff(&self) {
         let count = self.config.limits.backing_off(self.account).len();
-        self.config.accounts[self.account].metrics.backing_off(count);
+        self.config.accounts[self.account].metrics.set_backing_off(count);
     }
 }
 

@@ -67,7 +67,7 @@ impl<'a> Exchange<'a> {
         let timeouts = self.config.upstream.timeouts();
         let log = &*self.log;
         let timeouts = BodyTimeouts { idle: timeouts.idle, total: timeouts.answer };
-        let body = reference::read(body, timeouts, |bytes| log.has_room(bytes)).await?;
+        let body = reference::read(body, timeouts, |bytes| log.reserve_room(bytes)).await?;
         self.log.request_bytes = body.len() as u64;
         Ok(body)
     }

@@ -199,7 +199,7 @@ impl Gateway {
     /// in the cache.
     async fn poll(self: &Arc<Self>, config: &Arc<RuntimeConfig>, request: &FetchRequest, id: &str, log: &RequestLog) {
         let Some(account) = request.account else { return };
-        let target = format!("{}/{}", request.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, PATH));
+        let target = format!("{}/{}", request.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, ESCAPED));
         let Ok(target) = PathAndQuery::try_from(target) else { return };
         let Some(name) = config.accounts.get(account).map(|account| &account.name) else { return };
         let slot = self.cache.place(&Scope::shared(name), Subject::BankGet, target.as_str(), &[]);
@@ -307,5 +307,5 @@ impl Gateway {
 
 /// The characters that are percent-encoded in a path segment: all except the unreserved characters of RFC 3986, section
 /// 2.3.
-const PATH: &percent_encoding::AsciiSet =
+const ESCAPED: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -41,14 +41,14 @@ pub(super) fn decide(route: RouteName, received: &Received) -> Decision {
         Outcome::Unknown if charge.id.is_some() => Decision::Keep,
         Outcome::Unknown => Decision::Unknown,
         Outcome::NotBillable => {
-            let may_go_better = matches!(
+            let may_succeed_later = matches!(
                 status,
                 StatusCode::UNAUTHORIZED
                     | StatusCode::FORBIDDEN
                     | StatusCode::REQUEST_TIMEOUT
                     | StatusCode::TOO_MANY_REQUESTS
             ) || received.answer.is_rate_limited();
-            if status.is_client_error() && !may_go_better { Decision::Keep } else { Decision::Free }
+            if status.is_client_error() && !may_succeed_later { Decision::Keep } else { Decision::Free }
         }
     }
 }

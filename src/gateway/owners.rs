@@ -179,7 +179,7 @@ impl Owners {
 
     /// Returns the result of [`of`](Self::of). If state is in Redis, returns `Unavailable` once the request's time for
     /// Redis is over.
-    pub(super) async fn told(
+    pub(super) async fn of_in_time(
         &self,
         tenant: &TenantName,
         account: &AccountName,

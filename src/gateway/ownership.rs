@@ -72,7 +72,7 @@ impl Exchange<'_> {
     /// Reads the owner of a record from state.
     pub(super) async fn known_owner(&self, id: &str) -> Known {
         let (tenant, owners) = (self.tenant, &self.gateway.owners);
-        Known::of(owners.told(&tenant.name, &tenant.account, id, &self.log.redis).await)
+        Known::of(owners.of_in_time(&tenant.name, &tenant.account, id, &self.log.redis).await)
     }
 
     /// Checks that the team owns the record in the path, by a GET of that record. Returns `None` if the team owns it,

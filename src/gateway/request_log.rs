@@ -151,7 +151,7 @@ impl RequestLog {
 
     /// Reserves memory for further bytes of the request's body until its answer is sent. Returns false if there is not
     /// enough.
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
+    pub(super) fn reserve_room(&self, bytes: usize) -> bool {
         self.permit.as_ref().is_some_and(|permit| permit.hold(bytes))
     }
 

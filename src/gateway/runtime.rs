@@ -167,8 +167,8 @@ impl RuntimeConfig {
     pub(super) fn report(&self) {
         (0..self.metrics.len()).for_each(|index| self.report_quotas(index, None));
         for (index, account) in self.accounts.iter().enumerate() {
-            account.metrics.circuit(account.breaker.is_open());
-            account.metrics.backing_off(self.limits.backing_off(index).len());
+            account.metrics.set_circuit(account.breaker.is_open());
+            account.metrics.set_backing_off(self.limits.backing_off(index).len());
         }
     }
 

@@ -352,7 +352,7 @@ fn id(value: &RawValue) -> Option<String> {
         Some(b'-' | b'0'..=b'9') => value.get().to_owned(),
         _ => return None,
     };
-    record_id::normal(&text)?;
+    record_id::within_bound(&text)?;
     Some(text)
 }
 

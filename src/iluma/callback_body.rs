@@ -47,7 +47,7 @@ impl CallbackBody {
         };
         let string = |value: &str| serde_json::from_str::<Option<String>>(value).map_err(|_| Malformed);
         let id = only("id")?.map(string).transpose()?.flatten().filter(|id| !id.is_empty());
-        if id.as_deref().is_some_and(|id| record_id::normal(id).is_none()) {
+        if id.as_deref().is_some_and(|id| record_id::within_bound(id).is_none()) {
             return Err(Malformed);
         }
         let any_id = id.clone().or_else(|| nested_id(&members, DEEPEST));
@@ -112,7 +112,7 @@ fn plain(text: &str) -> String {
         Some(b'-' | b'0'..=b'9') => text.to_owned(),
         _ => String::new(),
     };
-    if record_id::normal(&id).is_none() { String::new() } else { id }
+    if record_id::within_bound(&id).is_none() { String::new() } else { id }
 }
 
 #[cfg(test)]

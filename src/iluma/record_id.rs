@@ -7,7 +7,7 @@ pub const LONGEST_ID: usize = 256;
 
 /// Returns the id unchanged; `None` if it is empty, or longer than [`LONGEST_ID`].
 #[must_use]
-pub fn normal(id: &str) -> Option<&str> {
+pub fn within_bound(id: &str) -> Option<&str> {
     (1..=LONGEST_ID).contains(&id.len()).then_some(id)
 }
 

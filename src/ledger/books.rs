@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_claim_is_freed_if_a_later_word_says_that_its_call_was_not_billable() {
+    async fn a_claim_is_freed_if_a_later_report_says_that_its_call_was_not_billable() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
         let book = async |seed: u8| ledger.book(&name(), RouteName::Ocr, Some([seed; 48]), None).await.unwrap();

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_word_settles_what_is_done() {
+    fn a_later_report_settles_what_is_done() {
         let settlement_in = |body: &str| {
             let answer = Answer::parse(&Bytes::copy_from_slice(body.as_bytes()), None);
             super::settlement_in(&answer).map(|(id, outcome)| (id.to_owned(), outcome))

@@ -2,7 +2,7 @@
 
 use super::charge::Outcome;
 use super::journal::{self, By, Changes, OpenRow};
-use super::references::{self, Known, Said};
+use super::references::{self, Known, Report};
 use super::settlement::{Call, CallName, Closing, End, Rules};
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -26,7 +26,7 @@ pub(super) fn close(
             let found = close_named(connection, name, closing.end, changes)?;
             if let (false, false, End::Outcome(outcome, _)) = (found, rules.is_alone, closing.end) {
                 // A call of another node may have the name.
-                references::note(connection, Said { name, reference: None, outcome }, rules)?;
+                references::note(connection, Report { name, reference: None, outcome }, rules)?;
             }
             Ok(found)
         }
@@ -46,7 +46,7 @@ pub(super) fn close(
                 references::note_used(connection, name, Some(reference), outcome, rules)?;
                 return Ok(true);
             }
-            references::note(connection, Said { name, reference: Some(reference), outcome }, rules)?;
+            references::note(connection, Report { name, reference: Some(reference), outcome }, rules)?;
             if rules.is_alone {
                 references::pair(connection, reference, rules, changes)?;
             }
@@ -80,14 +80,14 @@ fn end_own(
         End::Outcome(outcome, name) => {
             let known = name.map_or(Ok(Known::Nothing), |name| references::own_answer(connection, name))?;
             // If the call or its process had ended before, the outcome is an operator's order.
-            let is_word = closing.is_early || row.ended || row.id < rules.first_new;
+            let is_report = closing.is_early || row.ended || row.id < rules.first_new;
             let is_said = closing.is_early || matches!(known, Known::Waiting(_));
-            let (outcome, name, is_word) = match (outcome, known) {
+            let (outcome, name, is_report) = match (outcome, known) {
                 // A lost call was settled by the outcome of this record, so this call stays unknown in place of the
                 // lost one.
-                (_, Known::Used) => (Outcome::Unknown, None, is_word),
-                (Outcome::Unknown, Known::Waiting(said)) => (said, name, true),
-                (outcome, Known::Nothing | Known::Waiting(_)) => (outcome, name, is_word),
+                (_, Known::Used) => (Outcome::Unknown, None, is_report),
+                (Outcome::Unknown, Known::Waiting(report)) => (report, name, true),
+                (outcome, Known::Nothing | Known::Waiting(_)) => (outcome, name, is_report),
             };
             if let (Some(name), Some(_), true) = (name, reference, is_said) {
                 references::note_used(connection, name, reference, outcome, rules)?;
@@ -98,7 +98,7 @@ fn end_own(
                     changes.end(row, Some(outcome));
                 }
                 Outcome::Billable | Outcome::NotBillable => {
-                    let by = if is_word { By::Word(outcome) } else { By::Answer(outcome) };
+                    let by = if is_report { By::Report(outcome) } else { By::Answer(outcome) };
                     journal::finish(connection, row, by, changes)?;
                 }
             }
@@ -124,7 +124,7 @@ pub(super) fn close_named(
         match end {
             End::Outcome(Outcome::Unknown, _) => {}
             End::Outcome(outcome @ (Outcome::Billable | Outcome::NotBillable), _) => {
-                journal::finish(connection, row, By::Word(outcome), changes)?;
+                journal::finish(connection, row, By::Report(outcome), changes)?;
             }
             End::Withdrawn => {}
         }
@@ -150,7 +150,7 @@ mod tests {
         /// A call in flight ends: its answer is lost, pending or final.
         End { which: usize, how: u8 },
         /// A callback or a GET gives the outcome of a record; it may repeat that later.
-        Say { which: usize },
+        Report { which: usize },
         /// The process is killed and starts again.
         Crash,
     }
@@ -160,7 +160,7 @@ mod tests {
         let step = prop_oneof![
             3 => book.prop_map(|(reference, arrives, billable)| Step::Book { reference, arrives, billable }),
             3 => (any::<usize>(), 0..3_u8).prop_map(|(which, how)| Step::End { which, how }),
-            3 => any::<usize>().prop_map(|which| Step::Say { which }),
+            3 => any::<usize>().prop_map(|which| Step::Report { which }),
             1 => Just(Step::Crash),
         ];
         proptest::collection::vec(step, 1..40)
@@ -220,13 +220,13 @@ mod tests {
                 Step::End { which, how } if !in_flight.is_empty() => {
                     self.end(in_flight[which % in_flight.len()], how);
                 }
-                Step::Say { which } if !records.is_empty() => self.say(records[which % records.len()]),
+                Step::Report { which } if !records.is_empty() => self.report(records[which % records.len()]),
                 Step::Crash => {
                     self.calls.values_mut().for_each(|call| call.in_flight = false);
                     self.rules.first_new = journal::first_new(&self.connection).unwrap();
                     references::pair_all(&self.connection, self.rules, &mut Changes::default()).unwrap();
                 }
-                Step::End { .. } | Step::Say { .. } => {}
+                Step::End { .. } | Step::Report { .. } => {}
             }
         }
 
@@ -244,7 +244,7 @@ mod tests {
             self.close(Call::Booked(number), outcome, name);
         }
 
-        fn say(&mut self, number: i64) {
+        fn report(&mut self, number: i64) {
             let call = self.calls.get_mut(&number).unwrap();
             call.known = true;
             let outcome = if call.billable { Outcome::Billable } else { Outcome::NotBillable };
@@ -301,13 +301,13 @@ mod tests {
             let calls = journal::open_calls(&world.connection, None, 0, 9).unwrap();
             calls.into_iter().map(|call| call.id).collect()
         };
-        world.say(3);
+        world.report(3);
         assert_eq!(open(&world), [1, 3], "the oldest lost one");
-        world.say(3);
+        world.report(3);
         assert_eq!(open(&world), [1, 3], "what is said twice counts once");
-        world.say(1);
+        world.report(1);
         assert_eq!(open(&world), [3], "by its id");
-        world.say(2);
+        world.report(2);
         assert_eq!((open(&world), world.books()), (Vec::new(), (3, 0)));
     }
 
@@ -339,9 +339,9 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_another_node_is_on_disk_as_used_with_the_settlement_of_its_call() {
+    fn a_report_of_another_node_is_on_disk_as_used_with_the_settlement_of_its_call() {
         let reference = Some([0; 32]);
-        let word = |call, outcome, reference| {
+        let report = |call, outcome, reference| {
             let mut world = World::new();
             world.rules.is_alone = false;
             world.take(Step::Book { reference: 0, arrives: true, billable: true });
@@ -352,22 +352,22 @@ mod tests {
             (world.books(), used(&world))
         };
         let (name, billable) = (record(1), Outcome::Billable);
-        assert_eq!(word(Call::NamedElsewhere(name), billable, reference), ((1, 0), vec![(name, reference)]));
-        assert_eq!(word(Call::NamedElsewhere(name), billable, None), ((1, 0), vec![(name, None)]));
-        assert_eq!(word(Call::Referenced(name, [0; 32]), billable, None), ((1, 0), vec![(name, reference)]));
+        assert_eq!(report(Call::NamedElsewhere(name), billable, reference), ((1, 0), vec![(name, reference)]));
+        assert_eq!(report(Call::NamedElsewhere(name), billable, None), ((1, 0), vec![(name, None)]));
+        assert_eq!(report(Call::Referenced(name, [0; 32]), billable, None), ((1, 0), vec![(name, reference)]));
         // The final outcome of a pending record is still to come.
-        assert_eq!(word(Call::Referenced(name, [0; 32]), Outcome::Unknown, None), ((0, 1), Vec::new()));
-        assert_eq!(word(Call::Named(name), billable, None), ((1, 0), Vec::new()), "no other node was told");
+        assert_eq!(report(Call::Referenced(name, [0; 32]), Outcome::Unknown, None), ((0, 1), Vec::new()));
+        assert_eq!(report(Call::Named(name), billable, None), ((1, 0), Vec::new()), "no other node was told");
     }
 
     #[test]
     fn a_call_takes_what_was_said_about_its_record_unless_redis_has_it_for_a_lost_call() {
-        for (told, expected) in [(0, (1, 0)), (7, (0, 1))] {
+        for (sent, expected) in [(0, (1, 0)), (7, (0, 1))] {
             let mut world = World::new();
             world.rules.is_alone = false;
             world.take(Step::Book { reference: 0, arrives: true, billable: true });
-            world.say(1);
-            references::told(&world.connection, record(1), told).unwrap();
+            world.report(1);
+            references::mark_sent(&world.connection, record(1), sent).unwrap();
             world.end(1, 1);
             assert_eq!(world.books(), expected, "told at {told}");
             assert_eq!(used(&world).len(), expected.0);

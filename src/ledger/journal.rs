@@ -189,7 +189,7 @@ pub(super) enum By {
     /// The call's own answer, which also decides the claim of the call.
     Answer(Outcome),
     /// A later settlement: by a callback, a GET or an operator.
-    Word(Outcome),
+    Report(Outcome),
     /// The call was never sent.
     Withdrawal,
 }
@@ -197,7 +197,7 @@ pub(super) enum By {
 impl By {
     const fn outcome(self) -> Option<Outcome> {
         match self {
-            Self::Answer(outcome) | Self::Word(outcome) => Some(outcome),
+            Self::Answer(outcome) | Self::Report(outcome) => Some(outcome),
             Self::Withdrawal => None,
         }
     }
@@ -215,7 +215,7 @@ pub(super) fn finish(connection: &Connection, row: &OpenRow, by: By, changes: &m
     if outcome == Some(Outcome::NotBillable) {
         changes.refunds.extend(refund(tenant, day, *price));
     }
-    if by == By::Word(Outcome::NotBillable) {
+    if by == By::Report(Outcome::NotBillable) {
         changes.freed.extend(claim);
     }
     let mut count = connection.prepare_cached(

@@ -10,7 +10,7 @@ use super::rendezvous;
 use super::restore;
 use super::selection::Selection;
 use super::settlement::{Call, End};
-use super::words;
+use super::reports;
 use crate::state::{IdentityClaim, Membership};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ struct Keeper {
     shown: by_hand::Shown,
     offered: rendezvous::Offered,
     /// The position up to which this node has asked Redis for the outcomes of its older open calls.
-    place: words::Place,
+    place: reports::Place,
 }
 
 /// Runs the ledger's background work until the future is dropped. Nothing is published while another process holds the
@@ -63,7 +63,7 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
         last,
         shown: by_hand::Shown::default(),
         offered: rendezvous::Offered::default(),
-        place: words::Place::default(),
+        place: reports::Place::default(),
     };
     loop {
         let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
@@ -96,7 +96,7 @@ impl Keeper {
         let up = up && self.compared;
         if up && !self.was_up {
             publish_anew(&ledger).await;
-            words::say_again(&ledger).await;
+            reports::send_again(&ledger).await;
             self.last = "0-0".to_owned();
             self.shown = by_hand::Shown::default();
             self.offered = rendezvous::Offered::default();
@@ -105,12 +105,12 @@ impl Keeper {
         if up && now.saturating_duration_since(self.exchanged) >= FLUSH_INTERVAL {
             self.exchanged = now;
             exchange(&ledger, published, &mut self.last).await;
-            words::say(&ledger, published).await;
-            words::take(&ledger, published, &mut self.place).await;
-            words::withdraw(&ledger, published).await;
+            reports::send(&ledger, published).await;
+            reports::take(&ledger, published, &mut self.place).await;
+            reports::withdraw(&ledger, published).await;
             by_hand::exchange(&ledger, published, &mut self.shown).await;
             rendezvous::exchange(&ledger, published, &mut self.offered).await;
-            words::forget_secured(&ledger).await;
+            reports::forget_secured(&ledger).await;
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row, Sums};
-use super::references::{self, Lost, Said};
+use super::references::{self, Lost, Report};
 use super::selection::Selection;
 use super::settlement::{ByHand, CallName, CallNumber, OpenCall};
 use crate::base::calendar::Day;
@@ -95,10 +95,10 @@ impl PublishedLedgers {
     pub(super) const MOST_SETTLEMENTS: usize = 10_000;
     /// The largest number of reported outcomes that wait in Redis for the nodes of their calls, about 20 MB. Many of
     /// these calls are already settled, because any node may read a record.
-    const MOST_WORDS: usize = 100_000;
+    const MOST_REPORTS: usize = 100_000;
     /// The time that a reported outcome waits in Redis. If the call's node is down for longer, an operator has to
     /// settle the call.
-    const WORD_LIFETIME: Duration = Duration::from_secs(7 * 86400);
+    const REPORT_LIFETIME: Duration = Duration::from_secs(7 * 86400);
 
     pub(super) fn new(redis: RedisClient, node: &str) -> Self {
         Self { redis, node: node.to_owned() }
@@ -217,35 +217,35 @@ impl PublishedLedgers {
     }
 
     /// Stores reported outcomes of records in Redis, for the nodes whose calls made these records.
-    pub(super) async fn say(&self, said: &[Said]) -> Result<(), RedisFailure> {
+    pub(super) async fn send_reports(&self, reports: &[Report]) -> Result<(), RedisFailure> {
         let keys = self.redis.keys();
-        let mut script = scripts::SAY.key(keys.ledger_words());
-        script.key(keys.ledger_word_times()).arg(Self::WORD_LIFETIME.as_secs()).arg(Self::MOST_WORDS);
-        for word in said {
-            script.arg(&word.name[..]).arg(written(word));
+        let mut script = scripts::REPORT.key(keys.ledger_reports());
+        script.key(keys.ledger_report_times()).arg(Self::REPORT_LIFETIME.as_secs()).arg(Self::MOST_REPORTS);
+        for report in reports {
+            script.arg(&report.name[..]).arg(written(report));
         }
         self.redis.script::<i64>(&Budget::background(), &script).await.map(|_| ())
     }
 
     /// Returns the outcomes of these records that were reported at any node.
-    pub(super) async fn words(&self, names: &[CallName]) -> Result<Vec<Said>, RedisFailure> {
+    pub(super) async fn reports(&self, names: &[CallName]) -> Result<Vec<Report>, RedisFailure> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let mut command = redis::cmd("HMGET");
-        command.arg(self.redis.keys().ledger_words());
+        command.arg(self.redis.keys().ledger_reports());
         names.iter().for_each(|name| {
             command.arg(&name[..]);
         });
-        let words: Vec<Option<Vec<u8>>> = self.redis.command(&Budget::background(), &command).await?;
-        Ok(names.iter().zip(words).filter_map(|(name, word)| read(*name, &word?)).collect())
+        let reports: Vec<Option<Vec<u8>>> = self.redis.command(&Budget::background(), &command).await?;
+        Ok(names.iter().zip(reports).filter_map(|(name, report)| read(*name, &report?)).collect())
     }
 
     /// Deletes the reported outcome of a record, because its call is settled.
-    pub(super) async fn forget_word(&self, name: CallName) -> Result<(), RedisFailure> {
+    pub(super) async fn forget_report(&self, name: CallName) -> Result<(), RedisFailure> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("HDEL").arg(self.redis.keys().ledger_words()).arg(&name[..]).ignore();
-        pipeline.cmd("ZREM").arg(self.redis.keys().ledger_word_times()).arg(&name[..]).ignore();
+        pipeline.cmd("HDEL").arg(self.redis.keys().ledger_reports()).arg(&name[..]).ignore();
+        pipeline.cmd("ZREM").arg(self.redis.keys().ledger_report_times()).arg(&name[..]).ignore();
         self.redis.pipeline::<()>(&Budget::background(), &pipeline).await
     }
 
@@ -388,17 +388,17 @@ fn line<'a>(selection: &Selection, (day, name): (&'a str, &'a str), numbers: &st
 }
 
 /// Returns the form of a reported outcome in Redis: the outcome's code, and the reference if there is one.
-fn written(Said { reference, outcome, .. }: &Said) -> Vec<u8> {
-    let mut word = references::code(*outcome).to_string().into_bytes();
-    word.extend(reference.iter().flatten());
-    word
+fn written(Report { reference, outcome, .. }: &Report) -> Vec<u8> {
+    let mut report = references::code(*outcome).to_string().into_bytes();
+    report.extend(reference.iter().flatten());
+    report
 }
 
 /// Reads the reported outcome of a record, in the form that Redis has.
-fn read(name: CallName, word: &[u8]) -> Option<Said> {
-    let (code, reference) = word.split_first()?;
+fn read(name: CallName, report: &[u8]) -> Option<Report> {
+    let (code, reference) = report.split_first()?;
     let outcome = references::outcome(char::from(*code).to_digit(10)?.into());
-    Some(Said { name, reference: reference.try_into().ok(), outcome })
+    Some(Report { name, reference: reference.try_into().ok(), outcome })
 }
 
 fn unhex(text: &str) -> Option<CallName> {

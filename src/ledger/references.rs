@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// An outcome that was reported for a record, and that settled no call of this journal by the record's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct Report {
     /// The keyed hash of the record's id.
     pub(super) name: CallName,
     /// The keyed hash of the record's account, route and reference; `None` if an answer has named the record.
@@ -73,12 +73,12 @@ pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::R
 }
 
 /// Stores the outcome of a record. A stored outcome is replaced only if it was unknown.
-pub(super) fn note(connection: &Connection, said: Said, rules: Rules) -> rusqlite::Result<()> {
+pub(super) fn note(connection: &Connection, report: Report, rules: Rules) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger_references (name, reference, outcome, said, day) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET outcome = excluded.outcome, announced = 0, told = 0 WHERE outcome = 2",
     )?;
-    insert.execute(params![said.name, said.reference, code(said.outcome), rules.now, rules.day.to_string()]).map(|_| ())
+    insert.execute(params![report.name, report.reference, code(report.outcome), rules.now, rules.day.to_string()]).map(|_| ())
 }
 
 /// Records that the reported outcome of a record has settled a call, perhaps a call of another node.
@@ -122,7 +122,7 @@ pub(super) fn pair(
     rules: Rules,
     changes: &mut Changes,
 ) -> rusqlite::Result<()> {
-    while let Some((name, said, at)) = waiting(connection, reference)? {
+    while let Some((name, reported, at)) = waiting(connection, reference)? {
         if is_in_flight(connection, reference, at, rules)? {
             return Ok(());
         }
@@ -131,7 +131,7 @@ pub(super) fn pair(
             forget(connection, name)?;
             continue;
         };
-        settle(connection, &call, (name, said), changes)?;
+        settle(connection, &call, (name, reported), changes)?;
         connection.prepare_cached("UPDATE ledger_references SET outcome = NULL WHERE name = ?1")?.execute([name])?;
     }
     Ok(())
@@ -152,12 +152,12 @@ pub(super) fn pair_all(connection: &Connection, rules: Rules, changes: &mut Chan
 pub(super) fn settle(
     connection: &Connection,
     call: &OpenRow,
-    (name, said): (CallName, Outcome),
+    (name, reported): (CallName, Outcome),
     changes: &mut Changes,
 ) -> rusqlite::Result<()> {
-    match said {
+    match reported {
         Outcome::Unknown => journal::leave_open(connection, call.id, (Some(name), call.reference)),
-        Outcome::Billable | Outcome::NotBillable => journal::finish(connection, call, By::Word(said), changes),
+        Outcome::Billable | Outcome::NotBillable => journal::finish(connection, call, By::Report(reported), changes),
     }
 }
 
@@ -216,21 +216,21 @@ pub(super) fn lost(connection: &Connection, rules: Rules, most: usize) -> rusqli
 
 /// Returns at most `most` outcomes that Redis must still give to a lost call of any node, each with the time of its
 /// report. They were reported at `until` or earlier. Times are milliseconds since 1970.
-pub(super) fn untold(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Said, i64)>> {
+pub(super) fn unsent(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Report, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome, said FROM ledger_references
          WHERE reference IS NOT NULL AND outcome IS NOT NULL AND told = 0 AND (announced > 0 OR outcome = 2) AND said <= ?1
          ORDER BY said LIMIT ?2",
     )?;
     let found = find.query_map(params![until, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-        let said = Said { name: row.get(0)?, reference: row.get(1)?, outcome: outcome(row.get(2)?) };
-        Ok((said, row.get(3)?))
+        let report = Report { name: row.get(0)?, reference: row.get(1)?, outcome: outcome(row.get(2)?) };
+        Ok((report, row.get(3)?))
     })?;
     found.collect()
 }
 
 /// Records that Redis has the reported outcome of a record, for a lost call.
-pub(super) fn told(connection: &Connection, name: CallName, now: i64) -> rusqlite::Result<()> {
+pub(super) fn mark_sent(connection: &Connection, name: CallName, now: i64) -> rusqlite::Result<()> {
     let mut note = connection.prepare_cached("UPDATE ledger_references SET told = ?2 WHERE name = ?1")?;
     note.execute(params![name, now]).map(|_| ())
 }

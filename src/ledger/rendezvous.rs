@@ -7,7 +7,7 @@
 use super::charge::Outcome;
 use super::inner::Inner;
 use super::published::PublishedLedgers;
-use super::references::{self, Lost, Said};
+use super::references::{self, Lost, Report};
 use super::settlement::CallName;
 use crate::redis::scripts::ledger as scripts;
 use crate::redis::{Budget, RedisFailure};
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// outcome that another node got.
 const PAUSE: Duration = Duration::from_secs(4);
 /// The largest number of reported outcomes that one step sends to Redis. The next step sends more.
-const MOST_TOLD: usize = 500;
+const MOST_SENT: usize = 500;
 /// The largest number of lost calls that a node offers: as many as a day has if one answer in a hundred is lost.
 const MOST_OFFERED: usize = 10_000;
 
@@ -60,12 +60,12 @@ pub(super) async fn named(
 async fn tell(ledger: &Arc<Inner>, published: &PublishedLedgers) -> Result<(), RedisFailure> {
     let rules = ledger.rules();
     let until = rules.now - i64::try_from(PAUSE.as_millis()).unwrap_or_default();
-    let untold = move |connection: &Connection| references::untold(connection, until, MOST_TOLD);
-    for (Said { name, reference, outcome }, at) in ledger.database.read(untold).await.unwrap_or_default() {
+    let unsent = move |connection: &Connection| references::unsent(connection, until, MOST_SENT);
+    for (Report { name, reference, outcome }, at) in ledger.database.read(unsent).await.unwrap_or_default() {
         let Some(reference) = reference else { continue };
         meet(ledger, published, reference, Step::Tell(name, outcome, at)).await?;
         // If this can't be written, the outcome is sent again, which changes nothing.
-        let _ = ledger.database.write(move |connection| references::told(connection, name, rules.now)).await;
+        let _ = ledger.database.write(move |connection| references::mark_sent(connection, name, rules.now)).await;
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ async fn meet(
     let keys = redis.keys();
     let mut script = scripts::MEET.key(keys.ledger_lost(&reference));
     script.key(keys.ledger_said(&reference)).key(keys.ledger_used(&reference)).key(keys.ledger_settlements());
-    script.key(keys.ledger_words()).key(keys.ledger_word_times());
+    script.key(keys.ledger_reports()).key(keys.ledger_report_times());
     script.arg(kept.as_secs()).arg(PublishedLedgers::MOST_SETTLEMENTS);
     match step {
         Step::Tell(name, outcome, at) => {

@@ -190,7 +190,7 @@ impl Limits {
     }
 
     /// Gives a request back to the rate of the tenant at `index`, because a limit refused the request's call.
-    pub fn take_back(&self, index: usize) {
+    pub fn give_back(&self, index: usize) {
         if let Some(rate) = self.tenants.get(index).and_then(|tenant| tenant.rate.as_ref()) {
             rate.give_back();
         }

@@ -148,14 +148,14 @@ impl KeySpace {
     /// Returns the key of the Redis hash with reported outcomes that wait for the nodes of their calls. A field is the
     /// keyed hash of the call's record.
     #[must_use]
-    pub fn ledger_words(&self) -> RedisKey {
+    pub fn ledger_reports(&self) -> RedisKey {
         self.key("ledger:words")
     }
 
-    /// Returns the key of the sorted set with the fields of [`ledger_words`](Self::ledger_words), by the time at which
+    /// Returns the key of the sorted set with the fields of [`ledger_reports`](Self::ledger_reports), by the time at which
     /// each was stored.
     #[must_use]
-    pub fn ledger_word_times(&self) -> RedisKey {
+    pub fn ledger_report_times(&self) -> RedisKey {
         self.key("ledger:word-times")
     }
 
@@ -443,8 +443,8 @@ mod tests {
             names.ledger_day("2026-11-25"),
             names.ledger_day_text("2026-11-25"),
             names.ledger_settlements(),
-            names.ledger_words(),
-            names.ledger_word_times(),
+            names.ledger_reports(),
+            names.ledger_report_times(),
             names.ledger_orders("node"),
             names.ledger_reply("name"),
             names.ledger_open(),

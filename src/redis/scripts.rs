@@ -52,7 +52,7 @@ pub mod ledger {
     scripts! {
         DAY = ["text.lua", "ledger/day.lua"];
         MEET = ["ledger/meet.lua"];
-        SAY = ["ledger/say.lua"];
+        REPORT = ["ledger/report.lua"];
     }
 }
 

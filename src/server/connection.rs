@@ -102,7 +102,7 @@ impl Connection {
     {
         let timeout = self.bounds.header_timeout;
         let address = if self.listener.proxy_protocol {
-            let read = self.drain.unless_told(tokio::time::timeout(timeout, proxy_header::read(&mut stream))).await;
+            let read = self.drain.unless_begun(tokio::time::timeout(timeout, proxy_header::read(&mut stream))).await;
             match read {
                 Some(Ok(read)) => self.source(address, read.map_err(ConnectionError::ProxyHeader)?),
                 Some(Err(late)) => return Err(ConnectionError::ProxyHeader(late.into())),
@@ -118,7 +118,7 @@ impl Connection {
         let ended = match &self.listener.tls {
             Some(tls) => {
                 let accept = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket);
-                let accepted = self.drain.unless_told(tokio::time::timeout(timeout, accept)).await;
+                let accepted = self.drain.unless_begun(tokio::time::timeout(timeout, accept)).await;
                 let stream = match accepted {
                     Some(Ok(accepted)) => accepted?,
                     Some(Err(late)) => return Err(io::Error::from(late).into()),
@@ -129,7 +129,7 @@ impl Connection {
             }
             None => {
                 let preface = socket.begins_with_preface();
-                let begun = self.drain.unless_told(tokio::time::timeout(timeout, preface)).await;
+                let begun = self.drain.unless_begun(tokio::time::timeout(timeout, preface)).await;
                 let Some(Ok(Ok(h2))) = begun else { return Ok(()) };
                 self.http(socket, watch, h2, service).await
             }

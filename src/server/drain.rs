@@ -20,14 +20,14 @@ struct Signal {
 
 impl Drain {
     /// Begins the drain: every connection ends after its current requests, also a connection that begins later.
-    pub(super) fn tell(&self) {
+    pub(super) fn begin(&self) {
         self.0.told.store(true, Ordering::Release);
         self.0.notify.notify_waiters();
     }
 
     /// Runs a future that precedes the first request of a connection, such as its handshake. Returns `None` if the
     /// drain begins before the future ends.
-    pub(super) async fn unless_told<F: Future>(&self, future: F) -> Option<F::Output> {
+    pub(super) async fn unless_begun<F: Future>(&self, future: F) -> Option<F::Output> {
         let told = Arc::clone(&self.0.notify).notified_owned();
         if self.0.told.load(Ordering::Acquire) {
             return None;

@@ -165,7 +165,7 @@ impl Server {
         }
         // The socket is closed: clients that connect now are refused, and can try another node.
         drop(self.listener);
-        ending.tell();
+        ending.begin();
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::warn!("drain deadline reached: requests in flight were cut off");

@@ -38,7 +38,7 @@ impl Holder {
 
     /// Returns true if `other` is the stored text of another process of the same node. That process has ended, because
     /// a node has one process at a time.
-    fn has_succeeded(&self, other: &str) -> bool {
+    fn is_successor_of(&self, other: &str) -> bool {
         other.split_once('/').is_some_and(|(node, process)| node == self.node && process != self.process)
     }
 }
@@ -168,7 +168,7 @@ impl KeyRow {
     /// Returns the result for a request that finds this key. `request` is the keyed hash of that request. An answer in
     /// the result is still encrypted.
     pub(super) fn met_by(self, claiming: &Claiming, request: &[u8; 32]) -> Claimed {
-        let in_flight = if claiming.holder.has_succeeded(&self.holder) || self.age > LONGEST_CALL {
+        let in_flight = if claiming.holder.is_successor_of(&self.holder) || self.age > LONGEST_CALL {
             Claimed::Unknown
         } else {
             Claimed::InFlight

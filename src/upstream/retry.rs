@@ -48,7 +48,7 @@ impl Default for RetryBudget {
 /// Returns true if an immediate repetition may succeed: Iluma was unreachable, the connection broke, or a proxy could
 /// not reach a server (502, 503 or 504). A server that sends `retry-after` is not asked before that time.
 #[must_use]
-pub fn may_go_better(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
+pub fn may_succeed_next(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
     match sent {
         Ok(response) => {
             let status = response.status();

@@ -76,5 +76,5 @@ mod unread;
 mod upstream_faults;
 mod usage;
 mod usage_sums;
-mod words;
+mod reports;
 mod wrong_keys;

@@ -80,7 +80,7 @@ impl Endpoint {
     }
 
     /// Makes the endpoint answer 503 from now on if `out` is true, or 200 if `out` is false.
-    pub(super) fn is_out(&self, out: bool) {
+    pub(super) fn set_out(&self, out: bool) {
         self.desk.is_out.store(out, Ordering::Release);
     }
 

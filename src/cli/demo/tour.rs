@@ -193,7 +193,7 @@ impl<'a> Tour<'a> {
     }
 
     async fn outage(&self, lending: &Team, payments: &Team) -> Result<(), DemoError> {
-        lending.endpoint.is_out(true);
+        lending.endpoint.set_out(true);
         self.show(lending, Method::POST, BANK, bank_request("1234567891", "loan-19")).await?;
         let dead = "/v1/callbacks?state=dead";
         let started = self.clock.now();
@@ -205,7 +205,7 @@ impl<'a> Tour<'a> {
             self.pause_since(started, "what can't be delivered becomes a dead letter").await?;
         };
         output::line(format_args!("   operator  GET {dead}\n         ->  {letter}\n"))?;
-        lending.endpoint.is_out(false);
+        lending.endpoint.set_out(false);
         let all = json!({ "all": true });
         let replayed = self.operate(Method::POST, "/v1/callbacks/replay", &all).await?;
         output::line(format_args!(

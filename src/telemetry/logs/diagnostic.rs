@@ -76,7 +76,7 @@ impl Diagnostic {
     }
 
     /// Adds the fields of a span around the diagnostic, except those that the diagnostic has itself.
-    pub(super) fn belongs_to(&mut self, span: &Shared) {
+    pub(super) fn add_request(&mut self, span: &Shared) {
         for (name, value) in &span.0 {
             self.shared.entry(name).or_insert_with(|| value.clone());
         }

@@ -88,7 +88,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Written {
         let mut diagnostic = Diagnostic::of(event);
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(shared) = span.extensions().get::<Shared>() {
-                diagnostic.belongs_to(shared);
+                diagnostic.add_request(shared);
             }
         }
         self.write(&diagnostic);

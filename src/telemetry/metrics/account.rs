@@ -32,12 +32,12 @@ impl AccountMetrics {
     }
 
     /// Sets the gauge that shows if the circuit is open.
-    pub fn circuit(&self, open: bool) {
+    pub fn set_circuit(&self, open: bool) {
         self.circuit.set(i64::from(open));
     }
 
     /// Sets the number of endpoints that refuse calls because of the rate.
-    pub fn backing_off(&self, endpoints: usize) {
+    pub fn set_backing_off(&self, endpoints: usize) {
         self.backing_off.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
     }
 

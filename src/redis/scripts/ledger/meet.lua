@@ -1,9 +1,9 @@
--- Lost calls and what was said about records of one account, route and reference: each word is given to one call.
--- KEYS: the lost calls, `NODE|NUMBER|BOOKED` by the milliseconds of their booking; what was said and waits, by the
---   record, as `OUTCOME:MILLISECONDS`; the records whose word was given to a call, with the call and the outcome; the
---   stream of settlements, which all nodes read; the words by the record alone, which the node of its call takes; the
+-- Gives the reported outcomes of records to lost calls of the same account, route and reference, each to one call.
+-- KEYS: the lost calls, `NODE|NUMBER|BOOKED` by the milliseconds of their booking; the reports that wait, by the
+--   record, as `OUTCOME:MILLISECONDS`; the records whose report was given to a call, with the call and the outcome; the
+--   stream of settlements, which all nodes read; the reports by the record alone, which the node of its call takes; the
 --   times of these.
--- ARGV: seconds that calls and used words are kept, entries that the stream keeps, the step, and what it needs:
+-- ARGV: seconds that calls and used reports are kept, entries that the stream keeps, the step, and what it needs:
 --   tell, record, `OUTCOME:MILLISECONDS`; offer, call, milliseconds of its booking; named, record
 local kept, most, step = ARGV[1], ARGV[2], ARGV[3]
 
@@ -20,7 +20,7 @@ end
 if step == 'tell' then
   if redis.call('HEXISTS', KEYS[3], ARGV[4]) == 1 then return 0 end
   local known = redis.call('HGET', KEYS[2], ARGV[4])
-  -- A pending record may have ended: a later word replaces the word `2` (pending).
+  -- A pending record may have ended: a later report replaces the report `2` (pending).
   if not known or string.sub(known, 1, 1) == '2' then redis.call('HSET', KEYS[2], ARGV[4], ARGV[5]) end
 elseif step == 'offer' then
   -- The node may have missed what was given to its call.
@@ -36,7 +36,7 @@ elseif step == 'offer' then
 else
   redis.call('HDEL', KEYS[2], ARGV[4])
   take(ARGV[4])
-  -- Another node may still tell this record's word. The mark makes that word void.
+  -- Another node may still tell this record's report. The mark makes that report void.
   if redis.call('HSETNX', KEYS[3], ARGV[4], '') == 1 and redis.call('TTL', KEYS[3]) < 0 then
     redis.call('EXPIRE', KEYS[3], 600)
   end
@@ -52,16 +52,16 @@ table.sort(waiting, function(one, other)
   if one.time ~= other.time then return one.time < other.time end
   return one.record < other.record
 end)
-for _, word in ipairs(waiting) do
+for _, report in ipairs(waiting) do
   local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
   -- What was said is not about a call that was booked later.
-  if oldest[1] and tonumber(oldest[2]) <= word.time then
+  if oldest[1] and tonumber(oldest[2]) <= report.time then
     redis.call('ZREM', KEYS[1], oldest[1])
-    redis.call('HDEL', KEYS[2], word.record)
-    redis.call('HSET', KEYS[3], word.record, oldest[1] .. ' ' .. word.outcome)
+    redis.call('HDEL', KEYS[2], report.record)
+    redis.call('HSET', KEYS[3], report.record, oldest[1] .. ' ' .. report.outcome)
     -- The call is bound to a record that is pending, and takes its outcome by the record.
-    if word.outcome ~= '2' then take(word.record) end
-    announce(word.record, word.outcome, oldest[1])
+    if report.outcome ~= '2' then take(report.record) end
+    announce(report.record, report.outcome, oldest[1])
   end
 end
 redis.call('EXPIRE', KEYS[1], kept)

@@ -102,17 +102,17 @@ impl Node {
     }
 }
 
-/// Waits until Redis has as many words.
-async fn has_words(redis: &Redis, expected: u64) {
+/// Waits until Redis has as many reports.
+async fn has_reports(redis: &Redis, expected: u64) {
     let (keys, mut last) = (names(), 0);
     let waits = async {
         while last != expected {
-            last = redis.ask(cmd("ZCARD").arg(keys.ledger_word_times()));
+            last = redis.ask(cmd("ZCARD").arg(keys.ledger_report_times()));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let in_time = tokio::time::timeout(PATIENCE, waits).await;
-    assert!(in_time.is_ok(), "{last} words instead of {expected}");
+    assert!(in_time.is_ok(), "{last} reports instead of {expected}");
 }
 
 /// Waits until Redis has a key of this pattern.
@@ -129,28 +129,28 @@ async fn has_key(redis: &Redis, pattern: &str) {
 const MANY: u64 = 10_500;
 
 #[tokio::test]
-async fn a_word_waits_for_the_node_of_its_call_however_many_others_are_said_meanwhile() {
+async fn a_report_waits_for_the_node_of_its_call_however_many_others_arrive_meanwhile() {
     let (redis, [first, second]) = (Redis::start().await, [(); 2].map(|()| tempfile::tempdir().expect("a folder")));
     let down = Node::start(&first, "a", &redis).await;
     down.calls(Some("x"), Some("r")).await;
     down.stop().await;
     let other = Node::start(&second, "b", &redis).await;
     other.is_told("x").await;
-    has_words(&redis, 1).await;
+    has_reports(&redis, 1).await;
     for number in 1..MANY {
         other.ledger.settle(&account(), &format!("another-{number}"), Outcome::Billable);
     }
-    has_words(&redis, MANY).await;
+    has_reports(&redis, MANY).await;
     let back = Node::start(&first, "a", &redis).await;
     back.becomes((1, 0)).await;
     // Redis forgets what has done its work.
-    has_words(&redis, MANY - 1).await;
+    has_reports(&redis, MANY - 1).await;
     back.stop().await;
     other.stop().await;
 }
 
 #[tokio::test]
-async fn a_word_outlives_a_redis_that_loses_its_newest_writes() {
+async fn a_report_outlives_a_redis_that_loses_its_newest_writes() {
     let (mut redis, [first, second]) = (Redis::start().await, [(); 2].map(|()| tempfile::tempdir().expect("a folder")));
     let down = Node::start(&first, "a", &redis).await;
     down.calls(Some("x"), Some("r")).await;
@@ -159,31 +159,31 @@ async fn a_word_outlives_a_redis_that_loses_its_newest_writes() {
     let other = Node::start(&second, "b", &redis).await;
     other.is_told("x").await;
     other.ledger.settle_by_reference(&account(), "y", (RouteName::Bank, "s"), Outcome::Billable);
-    has_words(&redis, 2).await;
+    has_reports(&redis, 2).await;
     // It keeps nothing over a restart.
     redis.kill();
     redis.run().await;
     let back = Node::start(&first, "a", &redis).await;
     back.becomes((2, 0)).await;
-    has_words(&redis, 0).await;
+    has_reports(&redis, 0).await;
     back.stop().await;
     other.stop().await;
 }
 
 #[tokio::test]
-async fn a_word_settles_one_call_though_another_one_with_the_reference_is_lost() {
+async fn a_report_settles_one_call_though_another_one_with_the_reference_is_lost() {
     let (redis, [first, second]) = (Redis::start().await, [(); 2].map(|()| tempfile::tempdir().expect("a folder")));
     let down = Node::start(&first, "a", &redis).await;
     down.calls(Some("x"), Some("r")).await;
     down.stop().await;
     let other = Node::start(&second, "b", &redis).await;
     other.ledger.settle_by_reference(&account(), "x", (RouteName::Bank, "r"), Outcome::Billable);
-    // After a while the word also waits for a lost call.
+    // After a while the report also waits for a lost call.
     has_key(&redis, "*ledger:said:*").await;
-    // The record's own call takes the word; a lost one that comes later finds none.
+    // The record's own call takes the report; a lost one that comes later finds none.
     let back = Node::start(&first, "a", &redis).await;
     back.becomes((1, 0)).await;
-    has_words(&redis, 0).await;
+    has_reports(&redis, 0).await;
     other.calls(None, Some("r")).await;
     has_key(&redis, "*ledger:lost:*").await;
     assert_eq!(redis.ask::<u64>(cmd("XLEN").arg(names().ledger_settlements())), 0, "nothing was given to it");

@@ -1,7 +1,7 @@
--- What was said about records whose calls are another node's: each word waits until the node of its call takes it.
--- KEYS: the words by the record, as the outcome, followed by the reference if there is one; the records by the
---   milliseconds of their words.
--- ARGV: seconds that a word is kept, words that are kept, and then record and word of each.
+-- Stores the reported outcomes of records whose calls are another node's, until the node of the call takes them.
+-- KEYS: the reports by the record, as the outcome, followed by the reference if there is one; the records by the
+--   milliseconds of their reports.
+-- ARGV: seconds that a report is kept, reports that are kept, and then record and report of each.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 

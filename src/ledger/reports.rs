@@ -10,7 +10,7 @@ use super::closing;
 use super::inner::Inner;
 use super::journal::Changes;
 use super::published::PublishedLedgers;
-use super::references::{self, Said};
+use super::references::{self, Report};
 use super::rendezvous;
 use super::settlement::{Call, CallName, Closing, End};
 use rusqlite::{Connection, params};
@@ -40,16 +40,16 @@ impl Default for Place {
 }
 
 /// Sends to Redis the outcomes that were reported here for records whose calls are not in this journal.
-pub(super) async fn say(ledger: &Arc<Inner>, published: &PublishedLedgers) {
+pub(super) async fn send(ledger: &Arc<Inner>, published: &PublishedLedgers) {
     for _ in 0..ROUNDS {
         let new = |connection: &Connection| unannounced(connection, TOGETHER);
-        let Ok(said) = ledger.database.read(new).await else { return };
-        if said.is_empty() || published.say(&said).await.is_err() {
+        let Ok(reports) = ledger.database.read(new).await else { return };
+        if reports.is_empty() || published.send(&reports).await.is_err() {
             return;
         }
-        let (rules, is_last) = (ledger.rules(), said.len() < TOGETHER);
+        let (rules, is_last) = (ledger.rules(), reports.len() < TOGETHER);
         // If this can't be written, the outcomes are sent again, which changes nothing.
-        let noted = ledger.database.write(move |connection| announced(connection, &said, rules.now)).await;
+        let noted = ledger.database.write(move |connection| announced(connection, &reports, rules.now)).await;
         if noted.is_err() || is_last {
             return;
         }
@@ -72,20 +72,20 @@ pub(super) async fn take(ledger: &Arc<Inner>, published: &PublishedLedgers, plac
 async fn take_below(ledger: &Arc<Inner>, published: &PublishedLedgers, below: i64) -> Option<i64> {
     let open = ledger.database.read(move |connection| open_names(connection, below)).await.ok()?;
     let names: Vec<_> = open.iter().map(|(_, name)| *name).collect();
-    let words = published.words(&names).await.ok()?;
-    settle(ledger, words).await?;
+    let reports = published.reports(&names).await.ok()?;
+    settle(ledger, reports).await?;
     Some(if open.len() < ASKED { i64::MIN } else { open.last().map_or(i64::MIN, |(number, _)| *number) })
 }
 
 /// Settles calls of this journal by reported outcomes from Redis. `None` if they can't be written now; they stay in
 /// Redis then.
-async fn settle(ledger: &Arc<Inner>, words: Vec<Said>) -> Option<()> {
-    if words.is_empty() {
+async fn settle(ledger: &Arc<Inner>, reports: Vec<Report>) -> Option<()> {
+    if reports.is_empty() {
         return Some(());
     }
     let rules = ledger.rules();
     let work = move |connection: &Connection, changes: &mut Changes| {
-        for &Said { name, reference, outcome } in &words {
+        for &Report { name, reference, outcome } in &reports {
             let (call, end) = (Call::NamedElsewhere(name), End::Outcome(outcome, Some(name)));
             closing::close(connection, &Closing { call, end, reference, is_early: false }, rules, changes)?;
         }
@@ -105,7 +105,7 @@ pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) 
         for (name, reference) in &used {
             let forgotten = match reference {
                 Some(reference) => rendezvous::named(ledger, published, *reference, *name).await,
-                None => published.forget_word(*name).await,
+                None => published.forget_report(*name).await,
             };
             if forgotten.is_err() {
                 return;
@@ -122,7 +122,7 @@ pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) 
 
 /// Makes the next step send all outcomes and withdrawals again that are still in the journal, because Redis was out and
 /// may have lost its newest writes.
-pub(super) async fn say_again(ledger: &Inner) {
+pub(super) async fn send_again(ledger: &Inner) {
     let again = |connection: &Connection| {
         connection.execute(
             "UPDATE ledger_references SET announced = 0, told = 0
@@ -156,20 +156,20 @@ fn forget_before(connection: &Connection, before: i64) -> rusqlite::Result<()> {
 }
 
 /// Returns the reported outcomes that were not sent to Redis yet. Outcomes of pending records are not among them.
-fn unannounced(connection: &Connection, most: usize) -> rusqlite::Result<Vec<Said>> {
+fn unannounced(connection: &Connection, most: usize) -> rusqlite::Result<Vec<Report>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome FROM ledger_references
          WHERE announced = 0 AND outcome IN (0, 1) ORDER BY said LIMIT ?1",
     )?;
-    let said = find.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-        Ok(Said { name: row.get(0)?, reference: row.get(1)?, outcome: references::outcome(row.get(2)?) })
+    let reports = find.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+        Ok(Report { name: row.get(0)?, reference: row.get(1)?, outcome: references::outcome(row.get(2)?) })
     })?;
-    said.collect()
+    reports.collect()
 }
 
-fn announced(connection: &Connection, said: &[Said], now: i64) -> rusqlite::Result<()> {
+fn announced(connection: &Connection, reports: &[Report], now: i64) -> rusqlite::Result<()> {
     let mut note = connection.prepare_cached("UPDATE ledger_references SET announced = ?2 WHERE name = ?1")?;
-    said.iter().try_for_each(|Said { name, .. }| note.execute(params![name, now]).map(|_| ()))
+    reports.iter().try_for_each(|Report { name, .. }| note.execute(params![name, now]).map(|_| ()))
 }
 
 type Used = (CallName, Option<CallName>);
