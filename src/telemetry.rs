@@ -52,7 +52,7 @@ impl CacheOutcome {
         Self::Replayed,
     ];
 
-    /// Returns the name in logs and metrics.
+    /// Returns the outcome's name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl CacheOutcome {
         }
     }
 
-    /// Returns the reason why the request needed no upstream call, if it needed none.
+    /// Returns the reason why the cache saved a call to Iluma; `None` if the cache saved no call.
     #[must_use]
     pub const fn saved(self) -> Option<Saved> {
         match self {
