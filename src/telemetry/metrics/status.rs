@@ -1,4 +1,4 @@
-//! The labels of HTTP statuses: a frequent status has its own label, and any other has the label of its class.
+//! The labels of HTTP statuses: a frequent status has its own label, and any other status has the label of its class.
 
 /// The statuses with a label of their own; all others have the label of their class.
 const STATUSES: [(u16, &str); 25] = [
