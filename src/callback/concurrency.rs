@@ -1,5 +1,6 @@
-//! Adapts the number of concurrent deliveries to each team. Each team has a lane of its own, whose width is this
-//! number.
+//! Adapts the number of concurrent deliveries to each team.
+//!
+//! Each team has a lane of its own, whose width is this number.
 //!
 //! Invariants: a team has at most [`WIDEST`] concurrent deliveries, and all teams together have at most
 //! [`MOST_AT_ONCE`]; a team whose endpoint keeps failing has only one, so that it takes little capacity from the
