@@ -2,9 +2,9 @@
 //!
 //! Invariants: a callback that was answered 200 is durable, and is either delivered at least once to each of its owners
 //! or shown to operators; no team gets a callback of another team; one team's dead endpoint delays no other team; every
-//! wait has a deadline, and every queue in memory a bound.
+//! wait has a deadline; every queue in memory has a bound.
 //!
-//! `inbox` receives callbacks, `fan_out` finds their `recipients`, `hits` journals the callbacks of cache hits,
+//! `inbox` receives callbacks, `fan_out` finds their `recipients`, `hits` stores the callbacks of cache hits,
 //! `dispatch` passes deliveries to `webhook_client`, which signs (`sign`) and sends them. `settings` serves a team's
 //! own settings. `listing` shows deliveries and their attempts, and `operations` carries out `orders` about them.
 //! [`state`](crate::state) keeps everything durable.

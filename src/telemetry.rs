@@ -23,13 +23,13 @@ pub enum CacheOutcome {
     Miss,
     /// Upstream was called; its answer was stored.
     Stored,
-    /// The request waited for an identical one in flight.
+    /// The request waited for the answer to an identical request in flight.
     Collapsed,
-    /// The request shares an identical one that is pending upstream.
+    /// The request shares an identical request that is pending upstream.
     Shared,
     /// A stored answer was sent after its lifetime, because upstream failed.
     Stale,
-    /// The request bypasses the cache because of its kind.
+    /// The request took no part in the cache, for a reason in the request itself: for example its headers or its body.
     Bypass,
     /// The caller's `cache-control` excluded the stored answer.
     Request,
@@ -52,7 +52,7 @@ impl CacheOutcome {
         Self::Replayed,
     ];
 
-    /// Returns the name in logs and metrics.
+    /// Returns the outcome's name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl CacheOutcome {
         }
     }
 
-    /// Returns the reason why the request needed no upstream call, if it needed none.
+    /// Returns the reason why the cache saved a call to Iluma; `None` if the cache saved no call.
     #[must_use]
     pub const fn saved(self) -> Option<Saved> {
         match self {

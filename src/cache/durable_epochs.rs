@@ -16,8 +16,8 @@ use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Tables of this part, for [`Database::open`]. Times are milliseconds since 1970; `seen` is the latest time that the
-/// gateway has seen.
+/// The tables of epochs and erasures, for [`Database::open`]. Times are milliseconds since 1970; `seen` is the latest
+/// time that the gateway has seen.
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE cache_epochs (name TEXT NOT NULL PRIMARY KEY, epoch BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE cache_erased (person BLOB NOT NULL PRIMARY KEY, number INTEGER NOT NULL, at INTEGER NOT NULL)
@@ -47,7 +47,7 @@ pub(super) struct DurableEpochs {
 struct Known {
     table: Table,
     last: u64,
-    /// Erased persons by number, the oldest first.
+    /// The erased persons, each with the number of its erasure; the oldest erasure is first.
     erased: Vec<(u64, Tag)>,
     seen: Millis,
     was_set_back: bool,

@@ -94,7 +94,7 @@ pub(super) struct Epochs {
 struct Erased {
     /// The number of the newest erasure of each person.
     last: HashMap<Tag, u64>,
-    /// Erasures by number, the oldest first.
+    /// The erased persons, each with the number of its erasure; the oldest erasure is first.
     order: VecDeque<(u64, Tag)>,
     /// Erasures up to this number are forgotten; 0 means that none is.
     forgotten: u64,

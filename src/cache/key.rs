@@ -69,7 +69,7 @@ impl<'a> Scope<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyInput<'a> {
     pub(super) subject: Subject,
-    /// Path with version and query.
+    /// The path with version and query.
     pub(super) target: &'a str,
     /// The parameters in their canonical encoding.
     pub(super) parameters: &'a [u8],

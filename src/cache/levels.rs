@@ -433,7 +433,7 @@ impl Cache {
         }
     }
 
-    /// Returns the number of entries in memory and their bytes, for metrics.
+    /// Returns the number of entries in memory and their total size in bytes, for metrics.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
         self.memory.size()

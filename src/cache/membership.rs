@@ -11,8 +11,8 @@
 //! None of the Redis keys that this file uses expires, and all are used every second. So a Redis that evicts keys
 //! evicts these last.
 //!
-//! Invariants: a node's own lease ends before the one in the membership does; a node that missed changes that are not
-//! in the list empties its memory.
+//! Invariants: a node's lease ends by the node's own clock before it ends in the membership; a node that missed changes
+//! that are not in the list empties its memory.
 
 use super::change_log::{self, Logged};
 use super::epoch::{Change, Epochs};
@@ -189,7 +189,8 @@ impl CacheMembership {
         Ok(())
     }
 
-    /// Returns true if the registry of keys has changed, or may have changed because some changes were missed.
+    /// Returns true if the registry of the teams' keys has changed, or may have changed because this node missed some
+    /// changes.
     fn concerns_registry(&self, known: u64, (number, _, changes): &News) -> bool {
         number.checked_sub(known) != Some(changes.len() as u64)
             || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Logged::Change(Change::Registry)))

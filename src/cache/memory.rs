@@ -79,7 +79,7 @@ impl Memory {
         }
     }
 
-    /// Returns the number of entries and the sum of their bytes.
+    /// Returns the number of entries and their total size in bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         self.entries.run_pending_tasks();
         (self.entries.entry_count(), self.entries.weighted_size())

@@ -31,7 +31,7 @@ const MOST_TOLD: usize = 1024;
 pub struct Counts {
     /// Look-ups that found an entry.
     pub hits: AtomicU64,
-    /// Look-ups that found no entry, or one that may not be served any more.
+    /// Look-ups that found no entry, or an entry that may not be served any more.
     pub misses: AtomicU64,
     /// Values that could not be decrypted: damaged, moved to another key, or encrypted with an unknown key.
     pub damaged: AtomicU64,
@@ -39,7 +39,7 @@ pub struct Counts {
     pub out: AtomicU64,
 }
 
-/// The entries in Redis.
+/// The second level of the cache in Redis: entries that all nodes share.
 #[derive(Debug)]
 pub(super) struct RedisCache {
     pub(super) redis: RedisClient,
@@ -52,7 +52,7 @@ pub(super) struct RedisCache {
 }
 
 impl RedisCache {
-    /// Makes the part of the cache that is in this Redis.
+    /// Makes the second level of the cache in this Redis.
     pub(super) fn new(redis: RedisClient, keyring: Keyring, epochs: Arc<Epochs>, clock: Clock) -> Self {
         Self {
             redis,

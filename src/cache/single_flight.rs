@@ -43,7 +43,7 @@ impl<T: Clone> SingleFlight<T> {
         Self(Arc::default())
     }
 
-    /// Leads the call for `key`, or follows the one in flight.
+    /// Joins the call for `key`. The request leads if no such call is in flight, else it follows the leader.
     #[must_use]
     pub fn join(&self, key: &Key) -> FlightRole<T> {
         match self.0.lock().entry(key.clone()) {

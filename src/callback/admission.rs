@@ -46,9 +46,9 @@ pub enum Admission {
     /// The peer cut the body off.
     #[error("the body was cut off")]
     CutOff,
-    /// The body can't be a callback's. The answer is 400, not 200: no team can get such a callback, so an operator has
-    /// to see the error. Iluma stops repeating the callback after a while, and each repetition costs only the reading
-    /// of its body.
+    /// The body can't be the body of a callback. The answer is 400, not 200: no team can get such a callback, so an
+    /// operator has to see the error. Iluma stops repeating the callback after a while, and each repetition costs only
+    /// the reading of its body.
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The callback could not be stored: Iluma has to send it again.

@@ -1,8 +1,10 @@
-//! Adapts the number of concurrent deliveries to each team. Each team has a lane of its own, whose width is this
-//! number.
+//! Adapts the number of concurrent deliveries to each team.
 //!
-//! Invariants: a team has at most [`WIDEST`] concurrent deliveries, all teams together [`MOST_AT_ONCE`]; a team whose
-//! endpoint keeps failing has only one, so that it takes little capacity from the others.
+//! Each team has a lane of its own, whose width is this number.
+//!
+//! Invariants: a team has at most [`WIDEST`] concurrent deliveries, and all teams together have at most
+//! [`MOST_AT_ONCE`]; a team whose endpoint keeps failing has only one, so that it takes little capacity from the
+//! others.
 
 use crate::base::name::TenantName;
 use crate::state::Delivery;
@@ -10,11 +12,13 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use tokio::sync::Notify;
 
-/// The largest number of concurrent deliveries to one team: an endpoint that takes 100 ms gets 160 a second.
+/// The largest number of concurrent deliveries to one team. An endpoint that answers in 100 ms gets 160 deliveries a
+/// second.
 const WIDEST: usize = 16;
 /// The width with which each team's lane begins, in concurrent deliveries.
 const WIDTH: usize = 4;
-/// The largest number of concurrent deliveries to all teams: 32 teams at their widest, or 512 with dead endpoints.
+/// The largest number of concurrent deliveries to all teams together. It is enough for 32 teams with the widest lanes,
+/// or for 512 teams with dead endpoints.
 const MOST_AT_ONCE: usize = 512;
 
 /// The concurrent deliveries, by team.

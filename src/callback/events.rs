@@ -20,18 +20,18 @@ pub struct Hooks {
     pub is_suspended: Box<dyn Fn(&TenantName) -> bool + Send + Sync>,
     /// Counts an event.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
-    /// Passes a callback to the ledger, before its fan-out is stored. The flag is true if no answer of Iluma has named
-    /// its record. After an error or a crash the callback is passed again.
+    /// Passes a callback to the ledger, before the callback's fan-out is stored. The flag is true if no answer of Iluma
+    /// has named the callback's record. After an error or a crash the callback is passed again.
     pub called_back: Box<dyn Fn(Arrived, bool) -> Taken + Send + Sync>,
 }
 
 /// The future of [`Hooks::called_back`], which ends once the ledger has the callback.
 pub(super) type Taken = BoxFuture<'static, Result<(), StateError>>;
 
-/// An event that is counted. Its names are those of the configuration, never text from a request.
+/// An event that is counted. The names in it come from the configuration, never from a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Note<'a> {
-    /// A callback arrived, with its account and type if they are known.
+    /// A callback arrived, with its account and type if they are known, and with the gateway's answer to it.
     Received(Option<&'a AccountName>, Option<CallbackType>, Admission),
     /// An attempt at a delivery to this team, of this callback type, was made. The record has its result.
     Sent(&'a TenantName, CallbackType, &'a AttemptRecord),
@@ -100,7 +100,7 @@ pub struct Arrived {
     pub kind: Option<CallbackType>,
     /// Iluma's id.
     pub id: String,
-    /// The body, with the reference as Iluma has it.
+    /// The body as Iluma sent it, so its reference may have a prefix.
     pub body: Bytes,
 }
 

@@ -12,7 +12,7 @@ impl Callbacks {
     /// Queues the selected deliveries again, and returns their number.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if state can't be written. In Redis some of the deliveries may be queued then.
     pub async fn replay(&self, what: Replay) -> Result<u64, OrderError> {
         Ok(self.state.replay(what).await?)
     }
@@ -20,7 +20,7 @@ impl Callbacks {
     /// Stops attempts at endpoints until they are resumed; returns the number of paused endpoints.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if the tenant is unknown, or if state can't be written.
     pub async fn pause(&self, endpoints: &Endpoints, reason: PauseReason) -> Result<u64, OrderError> {
         let endpoints = self.named(endpoints)?;
         self.state.pause(&endpoints, reason).await?;
@@ -30,7 +30,7 @@ impl Callbacks {
     /// Ends the pauses of endpoints; returns the number of endpoints that were paused.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if the tenant is unknown, or if state can't be written.
     pub async fn resume(&self, endpoints: &Endpoints) -> Result<u64, OrderError> {
         Ok(self.state.resume(&self.named(endpoints)?, Resume::Any).await?)
     }

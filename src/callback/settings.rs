@@ -15,7 +15,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A URL in its normal form, as stored and shown: `{"type","url"}`.
+/// A callback type and its URL. The URL is in its normal form. Both are shown as `{"type","url"}`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UrlSetting {
     /// The type of the callbacks.
@@ -86,7 +86,7 @@ impl Callbacks {
     /// `content_type` says so.
     ///
     /// # Errors
-    /// Returns an error if nothing was set.
+    /// Returns an error if the body or the URL is refused, if the URL's test fails, or if state can't be written.
     pub async fn set_url(
         &self,
         tenant: &TenantName,
@@ -111,7 +111,8 @@ impl Callbacks {
     /// query or the body names the type; the body is JSON, or a form if `content_type` says so.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed, or if only a part was changed.
+    /// Returns an error if the query or the body is refused. Also returns an error if state can't be read or written;
+    /// then some of the URLs may be reset already.
     pub async fn reset_urls(
         &self,
         tenant: &TenantName,

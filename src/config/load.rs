@@ -641,7 +641,7 @@ mod tests {
         assert_eq!(Vec::from_iter(asked), Vec::from_iter(written));
     }
 
-    /// Removes the other forms of a Redis from its table, with their keys.
+    /// Leaves only the keys of one form in the table of a Redis.
     fn leave(redis: &mut Table, form: &str) {
         let others: &[&str] = match form {
             "url" => &["sentinel", "cluster", "username", "password", "tls", "database"],

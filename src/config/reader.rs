@@ -286,7 +286,7 @@ impl<'r> Entry<'r> {
         self.typed("true or false", self.value.as_bool())
     }
 
-    /// Reads a whole number in a range, with the type of the range.
+    /// Reads a whole number in a range. The number has the type of the range's bounds.
     pub(super) fn number<N>(&self, range: RangeInclusive<N>) -> Option<N>
     where
         N: TryFrom<i64> + PartialOrd + fmt::Display,

@@ -45,7 +45,7 @@ pub struct Settings {
     pub otlp: Option<Otlp>,
     /// The connection to Iluma.
     pub upstream: Upstream,
-    /// The node's name among the nodes.
+    /// The name of this node among the nodes.
     pub node: String,
     /// Durable state and key material.
     pub state: State,
@@ -213,7 +213,7 @@ pub struct Upstream {
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// An HTTP proxy for the connection, used with CONNECT; `None` for a direct connection.
     pub proxy: Option<http::Uri>,
-    /// The longest time for the TCP and TLS handshakes, including the name's lookup.
+    /// The longest time of one attempt to connect: the look-up of the name, and the TCP and TLS handshakes.
     pub connect_timeout: Duration,
     /// The longest time from the end of the request to the answer's head.
     pub timeout: Duration,

@@ -304,7 +304,7 @@ const MAX_CALLBACK_TOKENS: usize = 4;
 const MAX_WEBHOOK_SECRETS: usize = 4;
 /// The lengths in bytes that Standard Webhooks allows for a webhook secret.
 const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;
-/// The largest number of a team's hosts.
+/// The largest number of hosts to which a team's callbacks may be sent.
 const MAX_HOSTS: usize = 64;
 /// The longest `max_age`: as long as the longest lifetime of a stored answer.
 const MAX_AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
@@ -312,5 +312,5 @@ const MAX_AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3
 const MAX_CALLS: u64 = 1_000_000_000_000;
 /// The largest weight; a larger one would take nearly the whole rate.
 const MAX_WEIGHT: u32 = 1000;
-/// The longest wait in the queue; no caller waits longer.
+/// The largest `max_wait` of an account. No caller waits longer for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(60);

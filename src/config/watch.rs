@@ -26,8 +26,8 @@ impl Watch {
         watch
     }
 
-    /// Waits until a file has changed, appeared or been removed. Then waits until the files have been unchanged for
-    /// [`QUIET`], two seconds at most. The method is cancel safe.
+    /// Waits until a file has changed, appeared or been removed. Then waits until the files have been unchanged for 200
+    /// ms, two seconds at most. The method is cancel safe.
     pub async fn changed(&mut self) {
         loop {
             let mut now = self.look().await;

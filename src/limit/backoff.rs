@@ -47,7 +47,8 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// Makes a refusal. `retry_after` is the wait that upstream asks for; a wait of more than an hour is cut to an hour.
+    /// Makes a refusal. `retry_after` is the wait that upstream asks for. A wait of more than an hour is cut to an
+    /// hour.
     pub(super) fn new(probe: Option<u64>, retry_after: Option<Duration>, random: f64) -> Self {
         Self { probe, retry_after: retry_after.map(|asked| asked.min(LONGEST_ASKED)), random }
     }

@@ -38,7 +38,7 @@ struct Shared {
     account: AccountName,
     /// The endpoints that refuse calls. They come from the route table, so there are at most as many as its rows.
     refusing: Mutex<BTreeMap<Endpoint, Backoff>>,
-    /// Wakes calls that wait for a probe's end.
+    /// Wakes the waiting calls, because the state of an endpoint has changed.
     changed: Notify,
     passes: AtomicU64,
     nodes: Option<Nodes>,

@@ -62,7 +62,7 @@ impl FairQueue {
         self.0.moved.notify_one();
     }
 
-    /// Waits for a slot.
+    /// Waits for a slot of the account, for its `max_wait` at most. `weight` is the weight of the tenant.
     ///
     /// # Errors
     /// Returns the time after which to try again if the slot would not come in time, or did not come.

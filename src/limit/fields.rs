@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// The time for which a built text is used again. Building takes about a microsecond, so one build in ten milliseconds
-/// costs nothing at any load. The contract allows a second.
+/// costs nothing at any load. No team notices that values are so little out of date.
 const LIFETIME: Duration = Duration::from_millis(10);
 
 /// One limit of a tenant, as the fields show it.

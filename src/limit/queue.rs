@@ -36,7 +36,7 @@ pub(super) struct Ticket {
     pub(super) slot: oneshot::Receiver<()>,
 }
 
-/// The tenants that wait for slots of one account.
+/// The queue of one account: the tenants that wait for its slots.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) rate: Option<Gcra>,

@@ -70,7 +70,7 @@ pub struct Spent {
     pub rupiah: u64,
 }
 
-/// A quota that has nothing left.
+/// A quota that has too little left for a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Exceeded {
     pub(super) limit: Limit,
@@ -293,7 +293,7 @@ impl Inner {
 }
 
 impl Spent {
-    /// Returns the spending of a day that begins with nothing.
+    /// Returns zero spending on a day and in its month.
     #[must_use]
     pub const fn nothing(day: Day) -> Self {
         Self { day, today: 0, this_month: 0, rupiah: 0 }

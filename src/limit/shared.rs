@@ -131,7 +131,7 @@ impl Nodes {
         vec![keys.backoff_channel()]
     }
 
-    /// Returns the news of endpoints that begin to refuse calls, or to accept them again, from now on.
+    /// Returns a receiver of news, from now on, about endpoints that begin to refuse calls or to accept them again.
     ///
     /// # Panics
     /// Panics if the client does not listen to the [channels](Self::channels): a programming error.

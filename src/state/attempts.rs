@@ -62,7 +62,7 @@ pub enum AttemptError {
 /// The conclusion about an endpoint from one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndpointNews {
-    /// No conclusion: no request was sent to the endpoint.
+    /// The attempt allows no conclusion: the team had no URL, so no request was sent.
     None,
     /// The endpoint works.
     Success,

@@ -79,7 +79,8 @@ impl FromStr for DeliveryId {
     }
 }
 
-/// Makes names and envelopes. Both engines use the same ones, so that one engine could read the other's data.
+/// Makes names and envelopes. Both engines use the same names and envelopes, so that one engine could read the other's
+/// data.
 #[derive(Debug, Clone)]
 pub(super) struct Secrecy {
     namer: Pseudonymizer,

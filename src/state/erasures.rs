@@ -67,7 +67,7 @@ pub struct ErasedCounts {
 pub struct NodeOutcome {
     /// The node's name.
     pub name: String,
-    /// The state of the order there.
+    /// The state of the order on the node.
     pub state: NodeState,
 }
 
@@ -77,7 +77,7 @@ pub struct NodeOutcome {
 pub enum NodeState {
     /// The node has carried out the order.
     Done,
-    /// The node could not be reached, or could not carry out all of it.
+    /// The node could not be reached, or could not carry out the whole order.
     Left,
 }
 
@@ -87,7 +87,7 @@ pub struct StoredReceipt {
     /// The receipt.
     #[serde(flatten)]
     pub receipt: ErasureReceipt,
-    /// Person tags in hexadecimal.
+    /// The person tags in hexadecimal.
     persons: Vec<String>,
 }
 

@@ -11,12 +11,12 @@ use crate::iluma::person::Tag;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// The time for which a callback without an owner waits for one. The request that caused the callback may not be
+/// The time for which a callback waits for an owner, if it has none. The request that caused the callback may not be
 /// answered yet, and its answer brings the owner. The time is twice the default deadline of an answer.
 pub const EARLY: Duration = Duration::from_secs(60);
 
-/// The time for which a callback is kept after its fan-out, for teams that become owners later. Other requests share a
-/// pending request for the same time.
+/// The time for which a callback is kept after its fan-out, for teams that become owners later: other requests can
+/// share a pending request for the same time.
 pub const LATE: Duration = Duration::from_secs(600);
 
 /// The largest number of entries of a page.
@@ -44,7 +44,7 @@ pub struct Owning {
     /// The type of Iluma's callbacks about the record, if the route determines it.
     pub kind: Option<CallbackType>,
     /// True if Iluma's callback is to be delivered with this reference: the team's request reached Iluma, was collapsed
-    /// with such a request, or shares a pending one. False if the team was answered from the cache.
+    /// with such a request, or shares a pending request. False if the team was answered from the cache.
     pub awaits: bool,
     /// The tags of the persons that the record names.
     pub tags: Vec<Tag>,
@@ -123,7 +123,7 @@ pub struct Awaiting {
 /// The decision about a callback.
 #[derive(Debug, Clone)]
 pub enum FanOutDecision {
-    /// One delivery of this type is made for each of these copies; there may be none.
+    /// One delivery of this type is made for each of these copies; the list may be empty.
     Deliver(CallbackType, Vec<Copy>),
     /// No owner is known yet: the callback is examined again at this time, or when an owner is added.
     Wait(SystemTime),
@@ -184,7 +184,7 @@ pub struct Delivery {
     pub(super) fencing_token: i64,
 }
 
-/// The end of a hand-out: the outcome of the delivery, and the attempt that led to it.
+/// The end of a hand-out: the outcome of the delivery, and its attempt, if one was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conclusion {
     /// The outcome of the delivery.

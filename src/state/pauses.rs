@@ -47,7 +47,7 @@ pub struct Pause {
     pub probe: Option<SystemTime>,
 }
 
-/// The pauses that a call to resume endpoints ends.
+/// The kind of pauses that [`State::resume`](super::State::resume) ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
     /// Every pause, whatever its reason.

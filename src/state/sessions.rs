@@ -7,7 +7,7 @@
 use std::time::Duration;
 use strum::IntoStaticStr;
 
-/// The longest time between two requests of a session. The session ends after it.
+/// The time after which a session without a further request ends.
 pub(super) const IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// The longest lifetime of a session, however often it is used: a working day.

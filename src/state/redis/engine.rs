@@ -39,7 +39,7 @@ pub struct Redis {
     /// The tasks that hand entries out, and that give them back.
     pub(super) tasks: Tasks,
     sentinels: Sentinels,
-    /// True once the keys were verified against those of the other nodes.
+    /// True once the keys were verified against the fingerprints in Redis.
     verified: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) arrived: Notify,
@@ -133,7 +133,7 @@ impl Redis {
         Ok(self.noted(answer))
     }
 
-    /// Returns true if replicas are configured that [`run_replicated`](Self::run_replicated) waits for.
+    /// Returns true if [`run_replicated`](Self::run_replicated) has to wait for replicas.
     pub(super) fn waits_for_replicas(&self) -> bool {
         self.replicated.replicas() > 0
     }
@@ -150,8 +150,7 @@ impl Redis {
         Ok(call)
     }
 
-    /// Takes an answer apart: measures the difference of the clocks by Redis' time, and returns the script's own
-    /// answer.
+    /// Measures the difference of the clocks by `now`, Redis' time in an answer, and returns the script's own answer.
     fn noted<T>(&self, (now, answer): (i64, T)) -> T {
         self.skew.note(now, millis(self.clock.wall()), self.clock.now());
         answer
@@ -166,8 +165,8 @@ impl Redis {
         Ok(self.redis.command(&Budget::background(), command).await?)
     }
 
-    /// Returns an error if scripts may not run: before the first one, the keys are verified against those of the other
-    /// nodes.
+    /// Returns an error if scripts may not run: the engine is closed, or a configured key is wrong. The keys are
+    /// verified once, before the first script.
     async fn ready(&self) -> Result<(), StateError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(StateError::Unavailable);

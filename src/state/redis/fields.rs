@@ -3,7 +3,7 @@
 use crate::iluma::callback_type::CallbackType;
 use std::str::FromStr;
 
-/// The fields of one entry, as bytes, in the order of the script.
+/// The fields of one entry, as bytes, in the order in which a script returns them.
 pub(super) type Fields = Vec<Vec<u8>>;
 
 pub(super) fn text_of(kind: Option<CallbackType>) -> &'static str {

@@ -154,9 +154,9 @@ impl Redis {
         Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token })
     }
 
-    /// Stores one step of a decision. Returns the number of queued deliveries, and the team of each delivery that
-    /// became a dead letter. The number is negative if another holder has the callback, or if the callback does not
-    /// wait any more.
+    /// Stores one step of the decision about a callback. Returns the number of queued deliveries, and the team of each
+    /// delivery that became a dead letter. The number is negative if another holder has the callback, or if the
+    /// callback does not wait any more.
     async fn settled(
         &self,
         name: &CallbackName,

@@ -233,8 +233,8 @@ impl NewDelivery {
     }
 }
 
-/// Returns the number of entries at the beginning of `entries` that one run of a script takes. It is bounded by number
-/// and by bytes; `bytes` returns the size of an entry.
+/// Returns the number of entries at the beginning of `entries` that one run of a script takes. Both their number and
+/// the sum of their bytes are bounded; `bytes` returns the size of one entry.
 pub(super) fn step<T>(entries: &[T], bytes: impl Fn(&T) -> usize) -> usize {
     let mut sum = 0;
     let fits = entries.iter().take(MOST_TOUCHED / 2).take_while(|entry| {

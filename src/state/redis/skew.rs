@@ -7,10 +7,11 @@
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// The time after which a measurement is replaced even by a worse one, because clocks are set from time to time.
+/// The time after which a measurement is replaced even by a worse measurement, because clocks are set from time to
+/// time.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// The best measurement of the last seconds; `None` before the first one.
+/// The best measurement of the last seconds; `None` before the first measurement.
 #[derive(Debug, Default)]
 pub(super) struct Skew(Mutex<Option<Reading>>);
 

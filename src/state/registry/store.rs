@@ -190,7 +190,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Writes the last uses of keys to this node's copy and to the shared one.
+    /// Writes the last uses of keys to this node's copy and to the shared copy.
     async fn flush_uses(&self) {
         let uses: Rows = {
             let used = self.0.used.lock();

@@ -28,7 +28,7 @@ pub struct ActiveKey {
     pub(super) info: KeyInfo,
     /// The end of the key in milliseconds since 1970; `None` if it has no end.
     pub(super) ends: Option<i64>,
-    /// The minute of its last use on this node, in milliseconds since 1970; 0 for none.
+    /// The minute of the key's last use on this node, in milliseconds since 1970; 0 for none.
     pub(super) used: Arc<AtomicI64>,
 }
 

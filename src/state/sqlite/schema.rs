@@ -8,7 +8,7 @@
 ///   `due`.
 /// - `deliveries.standing`: 0 is queued; 1 is dead; 2 is delivered; 3 has no content any more, and its id is kept to
 ///   recognise a repeat. For 0 `due` is the time of the next attempt. For the others it is the time from which the
-///   retention is counted: the end of the delivery, or the former `due` of an erased one.
+///   retention is counted: the end of the delivery, or the former `due` of an erased delivery.
 /// - Times are in milliseconds since 1970.
 pub const MIGRATIONS: (&str, &[&str]) = (
     "state",

@@ -1,4 +1,4 @@
-//! The access log: one JSON line per request.
+//! The access log: one JSON line for each request.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ use crate::telemetry::redact::Redactor;
 /// 387.
 const LONGEST: usize = 656;
 
-/// The fields of a request's line. It has no other data: no path, no header, no body.
+/// The fields of a request's line. The line has no other data: no path, no header, no body.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// The moment at which the request arrived.
@@ -35,29 +35,32 @@ pub struct Record<'a> {
     pub tenant: Option<&'a TenantName>,
     /// The row of the route table.
     pub route: RouteName,
-    /// The method, from the fixed list of methods in routes.
+    /// The method, as a name from a fixed list; `OTHER` for an unknown method.
     pub method: &'static str,
-    /// The status of the answer; 499 if the caller hung up before.
+    /// The status of the answer; 499 if the caller hung up before the answer was complete.
     pub status: u16,
     /// The cache's part in the request.
     pub cache: CacheOutcome,
     /// The time from the request's head to the last byte of the answer.
     pub duration: Duration,
-    /// The part of the duration that waited for upstream.
+    /// The duration of the upstream call that this request made, on streamed routes until the answer's head; `None` if
+    /// the request made no call.
     pub upstream_duration: Option<Duration>,
-    /// The part of the duration that waited for Redis.
+    /// The part of the duration in which the request waited for Redis.
     pub redis_duration: Duration,
     /// Bytes of the request's body.
     pub request_bytes: u64,
     /// Bytes of the answer's body.
     pub response_bytes: u64,
-    /// Upstream's status, if it was called and answered.
+    /// The status of upstream's answer; `None` if this request made no call, or got no answer.
     pub upstream_status: Option<u16>,
-    /// The reason of the gateway's own refusal, as in the header `x-gateway-error`.
+    /// The reason of the gateway's own refusal, as in the header `x-gateway-error`; `None` if the gateway did not
+    /// refuse the request.
     pub reason: Option<&'static str>,
 }
 
-/// The access log, with one JSON line per request. Clones are cheap; writing never blocks and never fails.
+/// The access log, with one JSON line for each request. Clones are cheap; writing never waits for the sink and never
+/// fails.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     lines: Lines,
@@ -65,7 +68,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Starts the thread that writes to `out`.
+    /// Starts the thread that writes the lines to `out`.
     ///
     /// # Errors
     /// Returns an error if the system can't start a thread.
@@ -84,7 +87,7 @@ impl AccessLog {
         self.lines.push(most, |out| line(out, record, &stamp, since.subsec_millis()));
     }
 
-    /// Returns the lines as they are written, for subscribers.
+    /// Returns the lines that are written from now on, for subscribers.
     #[must_use]
     pub fn live(&self) -> LiveLines {
         self.live.clone()
@@ -97,7 +100,7 @@ impl AccessLog {
     }
 }
 
-/// Returns the text of a second since 1970. A thread formats it once for all its requests of that second.
+/// Returns the text of a second since 1970. Each thread formats it only once for all its requests of that second.
 fn this_second(second: u64) -> [u8; STAMP] {
     thread_local! {
         static LAST: Cell<(u64, [u8; STAMP])> = const { Cell::new((u64::MAX, [0; STAMP])) };

@@ -1,4 +1,4 @@
-//! One diagnostic as a line of JSON. A field that the access log has too has the same name there.
+//! One diagnostic as a line of JSON. A field that is also in the access log has the same name in both.
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher};
@@ -14,7 +14,7 @@ use super::stamp::moment;
 /// The largest number of characters of a field that are kept.
 const LONGEST_FIELD: usize = 8 * 1024;
 
-/// The fields that stand beside `time` and `level`, as in the access log. Diagnostics that differ only in these fields
+/// The fields that are beside `time` and `level`, as in the access log. Diagnostics that differ only in these fields
 /// count as equal.
 const SHARED: [&str; 2] = ["request_id", "trace_id"];
 
@@ -57,7 +57,8 @@ impl Diagnostic {
         }
     }
 
-    /// Returns the line with its newline; `left_out` is the number of equal diagnostics that got no line.
+    /// Returns the line with its newline. `left_out` is the number of suppressed repeats that the line reports; `None`
+    /// for the diagnostic itself.
     pub(super) fn line(&self, time: SystemTime, left_out: Option<u64>) -> Vec<u8> {
         let mut line = Map::new();
         line.insert("time".into(), moment(time).into());
@@ -75,7 +76,7 @@ impl Diagnostic {
         line
     }
 
-    /// Adds the fields of a span around the diagnostic, except those that the diagnostic has itself.
+    /// Adds the fields of a span around the diagnostic. Fields that the diagnostic has already are not replaced.
     pub(super) fn add_request(&mut self, span: &Shared) {
         for (name, value) in &span.0 {
             self.shared.entry(name).or_insert_with(|| value.clone());

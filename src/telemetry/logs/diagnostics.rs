@@ -47,7 +47,7 @@ fn panicked(place: Option<&panic::Location<'_>>) -> Diagnostic {
     Diagnostic::made("panic", &[("file", file.into()), ("line", place.map(panic::Location::line).into())])
 }
 
-/// A subscriber that writes diagnostics to a log.
+/// A layer of `tracing` that writes diagnostics to a log.
 #[derive(Clone, Debug)]
 struct Written {
     lines: Lines,

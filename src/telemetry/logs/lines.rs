@@ -15,14 +15,14 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::telemetry::redact::Redactor;
 
-/// The bytes of lines that may wait for each thread: some 800 lines. A busy thread logs these in a second, and the
-/// writer wakes ten times a second.
+/// The largest number of bytes that wait in the page of one thread: some 800 lines. A busy thread logs this number of
+/// lines in a second, and the writer wakes ten times a second.
 pub(super) const ROOM: usize = 256 * 1024;
 
-/// The longest time that a line waits before it is written.
+/// The interval at which the writer wakes, and so the longest time that a line waits for it.
 pub(super) const PERIOD: Duration = Duration::from_millis(100);
 
-/// The largest batch of one write, in bytes: at this size a write costs next to nothing for each line.
+/// The number of bytes after which a batch is written. A write of this size costs next to nothing for each line.
 const BATCH: usize = 1024 * 1024;
 
 /// The longest time that the end of a log waits for a sink that accepts nothing.
@@ -31,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A function that adds the writer's own lines. Its first argument is true at the end of the log.
 pub(super) type Tick = Box<dyn FnMut(bool, &mut Vec<u8>) + Send>;
 
-/// A bounded, lossy, counted channel to a sink. Clones share it.
+/// A bounded channel to a sink. It drops lines that find no room, and counts them. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ pub struct LogWriter {
 
 #[derive(Debug)]
 struct Shared {
-    /// The number that distinguishes the logs of one process: it has two, and tests have more.
+    /// The number that distinguishes the logs of one process: a process has two logs, and tests have more.
     id: u64,
     pages: Mutex<Pages>,
     dropped: AtomicU64,
@@ -69,7 +69,8 @@ struct Page {
 }
 
 impl Lines {
-    /// Starts a thread with this name that writes to `out` at least once in each `period`.
+    /// Starts a thread with this name, which writes lines to `out` and wakes at least once in each `period`. `tick`
+    /// adds the writer's own lines.
     ///
     /// # Errors
     /// Returns an error if the system can't start a thread.
@@ -96,8 +97,8 @@ impl Lines {
         Ok((Self { shared: shared.clone() }, LogWriter { shared, thread: Some(thread), done }))
     }
 
-    /// Adds the line that `fill` appends, including its newline: `most` bytes at most. If there is no room, the line is
-    /// dropped and counted.
+    /// Adds the line that `fill` appends to the buffer, including its newline. The line has at most `most` bytes. If
+    /// there is no room for this number, the line is dropped and counted.
     pub(super) fn push(&self, most: usize, fill: impl FnOnce(&mut Vec<u8>)) {
         let kept = OPEN.try_with(|open| {
             let mut open = open.try_borrow_mut().ok()?;
@@ -151,7 +152,8 @@ impl LogWriter {
         }
     }
 
-    /// Waits for the writer's end. A stuck sink must not keep the process from ending.
+    /// Waits for the end of the writer's thread, at most for the time `most`: a stuck sink must not keep the process
+    /// from ending.
     fn wait(&mut self, most: Duration) {
         let Some(thread) = self.thread.take() else { return };
         if self.done.recv_timeout(most) != Err(RecvTimeoutError::Timeout) {
@@ -184,7 +186,7 @@ thread_local! {
     static OPEN: RefCell<Vec<OwnPage>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A thread's page in a log. When the thread ends, only the writer owns the page, and removes it.
+/// A thread's page in a log. After the end of the thread, only the writer owns the page, and removes it.
 struct OwnPage {
     log: u64,
     page: Arc<Mutex<Page>>,
@@ -243,7 +245,8 @@ impl Batch {
         }
     }
 
-    /// Takes every page's lines, and leaves an empty buffer with the capacity of an earlier one.
+    /// Moves the lines of every page to `taken`, and gives the page an empty buffer from `free`. If `last` is true, it
+    /// also closes the pages.
     fn take(&self, last: bool, taken: &mut Vec<Vec<u8>>, free: &mut Vec<Vec<u8>>) {
         let mut pages = self.shared.pages.lock();
         pages.closed |= last;

@@ -1,8 +1,8 @@
 //! Subscriptions to the access log: the lines as they are written, for operators who watch live.
 //!
 //! Invariants: a subscriber costs requests nothing, because the log's own thread passes on the scrubbed lines; without
-//! a subscriber a batch of lines costs one read of a number; a subscriber gets a bounded number of lines a second, and
-//! lines that it loses by this bound or because it is slow are counted; no subscriber delays another.
+//! a subscriber, a batch of lines costs one read of a number; a subscriber gets a bounded number of lines a second;
+//! lines that it loses by this bound, or because it is slow, are counted; no subscriber delays another.
 
 use crate::base::clock::Clock;
 use crate::base::name::TenantName;
@@ -21,8 +21,8 @@ pub const MOST_SUBSCRIBERS: usize = 64;
 /// The largest number of lines that wait for a subscriber: a busy node writes them in half a second, and they have some
 /// 200 KiB.
 const WAITING: usize = 512;
-/// The number of lines a second that a subscriber gets on average, beyond those that may wait: more than a person
-/// reads. It bounds the cost of subscribers for a busy node.
+/// The number of lines a second that a subscriber gets on average, in addition to the [`WAITING`] lines at first: more
+/// than a person reads. It bounds the cost of subscribers for a busy node.
 const PACE: u32 = 200;
 
 /// The lines of an access log. Clones share the subscribers.
@@ -71,7 +71,7 @@ impl Allowance {
         }
     }
 
-    /// Takes one line; returns false if there is none.
+    /// Takes one line from the allowance; returns false if none is left.
     fn take(&mut self) -> bool {
         let left = self.lines.checked_sub(1);
         self.lines = left.unwrap_or(0);
@@ -80,12 +80,12 @@ impl Allowance {
 }
 
 impl Subscriber {
-    /// Returns true if the subscriber needs further lines one by one: it may still get lines, or has a filter.
+    /// Returns true if the subscriber needs further lines one by one, because it may still get lines or has a filter.
     fn looks_on(&self) -> bool {
         self.allowance.lines > 0 || !self.filter.is_empty()
     }
 
-    /// Sends a line that the filter takes, or counts it as dropped.
+    /// Sends a line to the subscriber, or counts it as dropped. The subscriber's filter was applied before.
     fn pass(&mut self, line: Bytes) {
         if !self.allowance.take() || self.lines.try_send(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl Subscriber {
     }
 }
 
-/// The lines that a subscriber wants; empty fields mean all.
+/// The lines that a subscriber wants. A field that is `None` leaves out no line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineFilter {
     /// Only lines of this team.
@@ -185,7 +185,7 @@ impl Drop for Subscription {
 }
 
 impl LiveLines {
-    /// Subscribes to the lines that a filter takes; `None` if the node has the largest number of subscribers.
+    /// Subscribes to the lines that a filter takes; `None` if the node has the largest number of subscribers already.
     #[must_use]
     pub fn subscribe(&self, filter: LineFilter) -> Option<Subscription> {
         let mut subscribers = self.0.subscribers.lock();

@@ -13,7 +13,7 @@ use super::diagnostic::Diagnostic;
 /// The time in which equal diagnostics count as repeated.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// The largest number of different diagnostics that are tracked: far more than a second of trouble has.
+/// The largest number of different diagnostics that are tracked: far more than a second of trouble produces.
 const MOST: usize = 256;
 
 /// The diagnostics of the last second.
@@ -28,7 +28,8 @@ struct Repeat {
 }
 
 impl Repeats {
-    /// Returns true if the diagnostic is written; otherwise it is counted as left out.
+    /// Returns true if the diagnostic is to be written. Otherwise an equal diagnostic was written within the last
+    /// second, and this diagnostic is counted as left out.
     pub(super) fn admit(&self, diagnostic: &Diagnostic, now: Instant) -> bool {
         let mut hasher = DefaultHasher::new();
         diagnostic.hash_content(&mut hasher);
@@ -44,8 +45,8 @@ impl Repeats {
         true
     }
 
-    /// Returns the diagnostics that had suppressed repeats in the past second, with the number of these. With `last` it
-    /// returns them at once, even if their second has not passed.
+    /// Returns each diagnostic that had suppressed repeats and whose second is over, with the number of these repeats.
+    /// If `last` is true, the log ends: diagnostics whose second is not over are returned too.
     pub(super) fn take(&self, now: Instant, last: bool) -> Vec<(Diagnostic, u64)> {
         let mut over = Vec::new();
         self.0.lock().retain(|_, repeat| {

@@ -11,8 +11,8 @@ pub(super) const STAMP: usize = 19;
 /// The first second of 1970.
 const EPOCH: [u8; STAMP] = *b"1970-01-01T00:00:00";
 
-/// Returns a second since 1970 as the beginning of a timestamp; a second beyond the calendar becomes the calendar's
-/// last.
+/// Returns a time in seconds since 1970 as the beginning of an RFC 3339 timestamp, such as `2026-11-23T09:15:00`. A
+/// time after the end of the calendar becomes the calendar's last second.
 pub(super) fn stamp(second: u64) -> [u8; STAMP] {
     let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
     let last = Timestamp::from_second(Timestamp::MAX.as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -20,12 +20,12 @@ pub(super) fn stamp(second: u64) -> [u8; STAMP] {
     civil.to_string().as_bytes().try_into().unwrap_or(EPOCH)
 }
 
-/// Returns the time since 1970, zero before it.
+/// Returns the time since 1970; zero for an earlier time.
 pub(super) fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Returns a moment as `2026-11-23T06:51:56.007Z`.
+/// Returns a moment as RFC 3339 text with milliseconds, such as `2026-11-23T06:51:56.007Z`.
 pub(super) fn moment(time: SystemTime) -> String {
     let since = since_epoch(time);
     format!("{}.{:03}Z", String::from_utf8_lossy(&stamp(since.as_secs())), since.subsec_millis())

@@ -31,12 +31,13 @@ impl AccountMetrics {
         }
     }
 
-    /// Sets the gauge that shows if the circuit is open.
+    /// Sets the gauge that shows if the account's circuit is open.
     pub fn set_circuit(&self, open: bool) {
         self.circuit.set(i64::from(open));
     }
 
-    /// Sets the number of endpoints that refuse calls because of the rate.
+    /// Sets the number of Iluma's endpoints from which the account backs off, because they refused calls for their
+    /// rate.
     pub fn set_backing_off(&self, endpoints: usize) {
         self.backing_off.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
     }
@@ -46,7 +47,8 @@ impl AccountMetrics {
         self.withheld.inc();
     }
 
-    /// Counts a request to Iluma by its status (`None`: no answer), with its duration.
+    /// Counts a request to Iluma by its status, and records its duration. `None` is the status of a request without an
+    /// answer.
     pub fn request(&self, route: RouteName, status: Option<u16>, duration: Duration) {
         let place = status.map_or(NO_ANSWER, place);
         let shared = &*self.shared;

@@ -29,15 +29,15 @@ impl Metrics {
         Self { shared: Arc::new(Shared::new(version, revision)) }
     }
 
-    /// Returns a tenant's counters, which live as long as the tenant's configuration. A second call returns counters
-    /// that continue the same series. `None` is for requests without a known key, with the label `none`.
+    /// Returns a tenant's counters. For `None` it returns the counters of requests without a known key, whose label is
+    /// `none`. The caller makes counters again after a reload of the configuration; they continue the same series.
     #[must_use]
     pub fn tenant(&self, name: Option<&TenantName>) -> Arc<TenantMetrics> {
         let tenant = name.map_or("none", TenantName::as_str).to_owned();
         Arc::new(TenantMetrics::new(&self.shared, tenant))
     }
 
-    /// Returns an account's counters. A second call returns counters that continue the same series.
+    /// Returns an account's counters. Counters that are made later continue the same series.
     #[must_use]
     pub fn account(&self, name: &AccountName) -> Arc<AccountMetrics> {
         Arc::new(AccountMetrics::new(&self.shared, name.as_str().to_owned()))
@@ -50,32 +50,32 @@ impl Metrics {
             .observe(duration.as_secs_f64());
     }
 
-    /// Counts a reload of the configuration.
+    /// Counts a reload of the configuration, and sets the gauge that shows if the last reload succeeded.
     pub fn config_reload(&self, outcome: Reload) {
         self.shared.reloads[outcome as usize].inc();
         self.shared.last_reload_successful.set(i64::from(outcome == Reload::Applied));
     }
 
-    /// Notes the time at which a configuration took effect, at the start or by a reload.
+    /// Notes that a configuration took effect at the time `now`, at the start or by a reload.
     pub fn config_applied(&self, now: SystemTime) {
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.shared.last_reload_successful.set(1);
         self.shared.last_reload.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
-    /// Counts a callback. The labels `account` and `type` have a known name, or `none`.
+    /// Counts a callback by its outcome. If the account or the type is not known, its label is `none`.
     pub fn callback_received(&self, account: Option<&AccountName>, kind: Option<CallbackType>, outcome: &'static str) {
         let labels = [account.map_or("none", AccountName::as_str), kind.map_or("none", CallbackType::as_str), outcome];
         self.shared.callbacks_received.with_label_values(&labels).inc();
     }
 
-    /// Counts the outcome of a delivery to a tenant.
+    /// Counts a delivery to a tenant by its outcome.
     pub fn callback_delivery(&self, tenant: &TenantName, outcome: &'static str) {
         self.shared.callback_deliveries.with_label_values(&[tenant.as_str(), outcome]).inc();
     }
 
-    /// Sets the sizes of the queues: the outbox of each tenant, then the callbacks that wait for an owner and those
-    /// without one.
+    /// Sets the sizes of the queues: the outbox of each tenant, the callbacks that wait for their fan-out, and the
+    /// callbacks without an owner. `oldest` is the age of the oldest queued delivery.
     pub fn callback_queues<'a>(
         &self,
         tenants: impl Iterator<Item = (&'a TenantName, OutboxSize)>,
@@ -100,7 +100,7 @@ impl Metrics {
         self.shared.callback_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// Shows the error counter of each of these reasons from the start, at 0.
+    /// Shows the error counter of each of these reasons from now on, also while it is 0.
     pub fn gateway_error_reasons(&self, reasons: impl Iterator<Item = &'static str>) {
         for reason in reasons {
             self.shared.gateway_errors.with_label_values(&[reason]).inc_by(0);
@@ -129,7 +129,7 @@ impl Metrics {
         self.shared.gateway_errors.with_label_values(&[reason]).inc();
     }
 
-    /// Shows the counter of each delivery outcome of these tenants from now on, at 0.
+    /// Shows the delivery counter of each of these tenants and outcomes from now on, also while it is 0.
     pub fn callback_outcomes<'a>(&self, tenants: impl Iterator<Item = &'a TenantName>, outcomes: &[&'static str]) {
         for tenant in tenants {
             for outcome in outcomes {
@@ -138,26 +138,26 @@ impl Metrics {
         }
     }
 
-    /// Shows a family whose numbers another part keeps. [`Metrics::render`] calls the source.
+    /// Shows a family whose numbers another part keeps. [`Metrics::render`] calls `source` for them.
     #[allow(clippy::expect_used, reason = "names and labels are constants, and every test makes them")]
     pub fn read_series(&self, family: &'static Family, source: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let read = Read::new(family, Box::new(source)).expect("names are well-formed");
         self.shared.registry.register(Box::new(read)).expect("a family is read from one source");
     }
 
-    /// Shows a family with one label whose numbers another part keeps.
+    /// Shows a family with one label whose numbers another part keeps. `source` returns each label's value and number.
     pub fn read(&self, family: &'static Family, source: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
         self.read_series(family, move || {
             source().into_iter().map(|(label, number)| (vec![label.to_owned()], number)).collect()
         });
     }
 
-    /// Shows one number that another part keeps.
+    /// Shows a family without labels whose number another part keeps.
     pub fn read_one(&self, family: &'static Family, source: impl Fn() -> u64 + Send + Sync + 'static) {
         self.read_series(family, move || vec![(Vec::new(), source())]);
     }
 
-    /// Returns all metrics in the text format, version 0.0.4.
+    /// Returns all metrics in the text format of Prometheus, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -173,8 +173,8 @@ impl Metrics {
     }
 }
 
-/// Turns Prometheus' text format into OpenMetrics. In OpenMetrics a counter's description names it without `_total`,
-/// and the text ends with `# EOF`.
+/// Turns Prometheus' text format into OpenMetrics: the lines that describe a counter name it without `_total`, and the
+/// text ends with `# EOF`.
 fn openmetrics(text: &str) -> String {
     let mut open = String::with_capacity(text.len() + 16);
     let counters: BTreeSet<&str> =

@@ -1,4 +1,4 @@
-//! The metrics: one declaration each.
+//! The metrics of the gateway, with one declaration for each.
 
 /// The prefix of every name.
 pub(super) const NAMESPACE: &str = "iluma_gateway";
@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Counter,
     /// A number that grows and shrinks.
     Gauge,
-    /// A distribution by size.
+    /// A distribution: the number of values up to each bound.
     Histogram,
 }
 
@@ -80,7 +80,7 @@ pub const STATE_UNREADABLE: Family = Family {
     labels: &[],
 };
 
-/// Free space of the disk with the database.
+/// Free bytes of the disk with the database.
 pub const DISK_FREE: Family = Family {
     kind: Kind::Gauge,
     name: "disk_free_bytes",
@@ -158,7 +158,7 @@ pub(super) const TLS_HANDSHAKE_FAILURES: Family = Family {
     labels: &["listener"],
 };
 
-/// Wrong credentials by listener.
+/// Requests with a wrong credential, by listener.
 pub const AUTH_FAILURES: Family = Family {
     kind: Kind::Counter,
     name: "auth_failures_total",
@@ -225,7 +225,7 @@ pub(super) const CONFIG_LAST_RELOAD_TIMESTAMP: Family = Family {
     labels: &[],
 };
 
-// The following are read from the parts that count them: see `Metrics::read`.
+// The families below are read from the parts that count them: see `Metrics::read`.
 
 /// Expiry of each listener's certificate.
 pub const TLS_CERTIFICATE_EXPIRY: Family = Family {
@@ -243,7 +243,7 @@ pub const LEDGER_CALLS: Family = Family {
     labels: &["tenant", "route", "outcome"],
 };
 
-/// Calls whose outcome is not known now.
+/// Calls whose outcome is not known now, including calls in flight.
 pub const UNKNOWN_CALLS: Family = Family {
     kind: Kind::Gauge,
     name: "unknown_calls",
@@ -259,7 +259,7 @@ pub const LEDGER_COST: Family = Family {
     labels: &["tenant", "route"],
 };
 
-/// Cost that cached and shared answers saved.
+/// Cost that cached, collapsed and shared answers saved.
 pub const LEDGER_SAVED: Family = Family {
     kind: Kind::Counter,
     name: "ledger_saved_rupiah_total",
@@ -287,7 +287,7 @@ pub const KNOWN_OWNERS: Family = Family {
     labels: &[],
 };
 
-/// Pending requests whose cache slot is known.
+/// Pending requests whose final answer has a place in the cache.
 pub const PENDING_SLOTS: Family = Family {
     kind: Kind::Gauge,
     name: "pending_slots",
@@ -311,7 +311,7 @@ pub const LOG_LINES_DROPPED: Family = Family {
     labels: &[],
 };
 
-/// Spans by their end: exported or dropped.
+/// Spans by outcome: exported or dropped.
 pub const SPANS: Family = Family {
     kind: Kind::Counter,
     name: "spans_total",
@@ -319,7 +319,7 @@ pub const SPANS: Family = Family {
     labels: &["outcome"],
 };
 
-/// 1 while every Redis answers, and if none is configured.
+/// A gauge that is 1 while every Redis answers, and also if none is configured.
 pub const REDIS_UP: Family = Family {
     kind: Kind::Gauge,
     name: "redis_up",
@@ -335,7 +335,7 @@ pub const REDIS_CACHE: Family = Family {
     labels: &["outcome"],
 };
 
-/// 1 while the disk cache can be read and written, and if none is configured.
+/// A gauge that is 1 while the disk cache can be read and written, and also if none is configured.
 pub const CACHE_DISK_UP: Family = Family {
     kind: Kind::Gauge,
     name: "cache_disk_up",

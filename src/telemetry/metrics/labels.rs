@@ -1,4 +1,4 @@
-//! The values of labels that come from lists, and their names.
+//! Label values that come from fixed lists, and their texts.
 
 /// The period of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub enum Period {
 }
 
 pub(super) const PERIODS: [&str; 3] = ["day", "month", "budget_month"];
-/// The percentages of a quota at which a warning is shown: 80, while there is time to raise the quota, and 100, its
-/// end.
+/// The percentages of a quota at which a warning is shown, each as a number and as a label. At 80 percent there is time
+/// to raise the quota; at 100 percent it is used up.
 pub(super) const WARNINGS: [(u64, &str); 2] = [(80, "80"), (100, "100")];
 
 /// The outcome of reading a new configuration.

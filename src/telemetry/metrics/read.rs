@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::families::{Family, Kind};
 
-/// A number of a family, with the values of the family's labels.
+/// One series of a family: the values of the family's labels, in their order, and the number.
 pub type Sample = (Vec<String>, u64);
 
 /// The source of a family's numbers. It must not block.

@@ -15,8 +15,8 @@ use crate::telemetry::CacheOutcome;
 /// The bounds of the histograms in seconds. A hit takes microseconds, so the first bound, half a millisecond, means
 /// "did not leave the process". Up to 50 ms is the cost of Redis and of the gateway itself. Iluma's own checks take
 /// from a tenth of a second to many seconds. 30 s is the default deadline of upstream, and 60 s is more than any
-/// request should last. Three bounds a decade are enough for alerts; each further one would add a series for each route
-/// and outcome.
+/// request should last. Three bounds a decade are enough for alerts. Each further bound would add a series for each
+/// route and outcome.
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
@@ -58,7 +58,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Makes a registry with all families at zero.
+    /// Makes a registry with all families at zero. `version` and `revision` are the labels of `build_info`.
     pub(super) fn new(version: &str, revision: &str) -> Self {
         let registry = Registry::new();
         let counters = |family| register(&registry, IntCounterVec::new(options(family), family.labels));
@@ -118,15 +118,15 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometh
     metric
 }
 
-/// Handles by the indexes of their labels, each made on its first use, so that an event that never happened has no
-/// series.
+/// An array of metric handles, each at the index that its labels give. Each handle is made on its first use, so that an
+/// event that never happened has no series.
 pub(super) type Cells<T> = Box<[OnceLock<T>]>;
 
 pub(super) fn cells<T>(count: usize) -> Cells<T> {
     std::iter::repeat_with(OnceLock::new).take(count).collect()
 }
 
-/// One unit of a gauge, until it is dropped.
+/// A guard that adds one to a gauge until it is dropped.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
 

@@ -1,4 +1,4 @@
-//! The labels of statuses: the usual ones exactly, the others by class.
+//! The labels of HTTP statuses: a frequent status has its own label, and any other status has the label of its class.
 
 /// The statuses with a label of their own; all others have the label of their class.
 const STATUSES: [(u16, &str); 25] = [
@@ -36,7 +36,7 @@ pub(super) const LABELS: usize = STATUSES.len() + CLASSES.len() + 1;
 /// The index of the label for no answer.
 pub(super) const NO_ANSWER: usize = LABELS - 1;
 
-/// The index of the label of each status from 0 to 599.
+/// The index of the label of each status from 0 to 599. A status below 100 has the label of 5xx.
 static PLACES: [u8; 600] = {
     let mut places = [0; 600];
     let mut status = 0;

@@ -15,8 +15,8 @@ use crate::telemetry::CacheOutcome;
 pub struct TenantMetrics {
     shared: Arc<Shared>,
     tenant: String,
-    /// Requests by route, then by status and outcome. Each route's cells are made on its first use: a tenant uses few
-    /// routes, and the cells of one have about five kilobytes.
+    /// Requests by route, then by status and outcome. Each route's cells are made when the tenant first uses the route:
+    /// a tenant uses few routes, and the cells of one route have about five kilobytes.
     requests: Cells<Cells<IntCounter>>,
     /// Saved calls, by route and reason.
     saved: Cells<IntCounter>,
@@ -55,7 +55,7 @@ impl TenantMetrics {
             .inc();
     }
 
-    /// Counts a request that needed no call to Iluma.
+    /// Counts a request that needed no call to Iluma. `how` is the reason.
     pub fn saved(&self, route: RouteName, how: Saved) {
         self.saved[route as usize * Saved::ALL.len() + how as usize]
             .get_or_init(|| {
@@ -70,7 +70,7 @@ impl TenantMetrics {
         self.limited[limit as usize].inc();
     }
 
-    /// Sets the gauges of a quota: the used part, the quota itself, and its warnings.
+    /// Sets the gauges of a quota: the used part, the quota itself, and its warnings at 80 and 100 percent.
     pub fn quota(&self, period: Period, used: u64, quota: u64) {
         let gauges = self.quotas[period as usize].get_or_init(|| {
             let (shared, labels) = (&*self.shared, [self.tenant.as_str(), PERIODS[period as usize]]);

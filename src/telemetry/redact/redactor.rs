@@ -1,4 +1,4 @@
-//! Scrubs lines: masks what `scan` finds, and counts it.
+//! Scrubs lines: replaces the finds of the rules and the secrets, and counts them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use secrecy::SecretString;
 use super::secrets::Secrets;
 use super::spans::cut;
 
-/// The largest number of passes. A dirty line takes two (the second finds nothing). A line that still has finds after
-/// this many was made for that purpose, and is removed as a whole.
+/// The largest number of passes. A line with finds takes two passes (the second finds nothing). A line that still has
+/// finds after this number of passes was made for that purpose, and is replaced as a whole.
 const PASSES: usize = 8;
 
 /// Scrubs lines. Clones share the secrets and the count.
@@ -26,14 +26,14 @@ struct Shared {
 }
 
 impl Redactor {
-    /// Makes a scrubber that removes these secrets, in addition to its rules. Secrets of fewer than four bytes are not
-    /// searched: they would match ordinary text.
+    /// Makes a scrubber that removes these secrets, in addition to the finds of its rules. Secrets of fewer than four
+    /// bytes are not searched, because they would match ordinary text.
     #[must_use]
     pub fn new(secrets: Vec<SecretString>) -> Self {
         Self { shared: Arc::new(Shared { secrets: ArcSwap::from_pointee(Secrets::new(&secrets)), total: 0.into() }) }
     }
 
-    /// Replaces the known secrets, in every clone.
+    /// Replaces the known secrets with these, in every clone.
     pub fn replace(&self, secrets: Vec<SecretString>) {
         self.shared.secrets.store(Arc::new(Secrets::new(&secrets)));
     }
@@ -47,10 +47,11 @@ impl Redactor {
     /// Removes personal data and secrets from one line of JSON and returns the number of removals. Inside a JSON string
     /// each find becomes `[redacted]`. Outside of strings a number becomes the string `"[redacted]"`.
     ///
-    /// It removes: seven and more digits in a row; nine and more with single separators between them, fewer after
-    /// `+62`; e-mail addresses, also percent-encoded; Iluma's and the gateway's keys; `Basic` and `Bearer` credentials;
-    /// the known secrets, also as base64 of a Basic credential. It keeps: UUIDs, ids of traces and deliveries, RFC 3339
-    /// timestamps, IPv4 addresses, and numbers (not strings) whose key ends in `_us`, `_ms` or `_bytes`.
+    /// It removes: seven or more digits in a row; nine or more digits with single separators between them, or seven or
+    /// more if they begin with `+62`; e-mail addresses, also percent-encoded; Iluma's and the gateway's keys; `Basic`
+    /// and `Bearer` credentials; the known secrets, also as base64 of a Basic credential. It keeps: UUIDs, ids of
+    /// traces and deliveries, RFC 3339 timestamps, IPv4 addresses, and numbers (not strings) whose key ends in `_us`,
+    /// `_ms` or `_bytes`.
     pub fn scrub(&self, line: &mut Vec<u8>) -> usize {
         let secrets = self.shared.secrets.load();
         let mut count = 0;

@@ -3,18 +3,19 @@
 use super::spans::Find;
 use crate::base::team_key::KEY_MARK;
 
-/// The number of consecutive digits that count as personal: the shortest Indonesian account and phone numbers have
-/// seven or eight.
+/// The smallest number of consecutive digits that counts as personal: the shortest Indonesian account and phone numbers
+/// have seven or eight digits.
 const RUN: usize = 7;
 
-/// The number of digits, with single separators between them, that count as personal. A date has eight digits.
+/// The smallest number of digits with single separators between them that counts as personal. It is above eight,
+/// because a date has eight digits.
 const JOINED: usize = 9;
 
-/// The longest local part of an e-mail address: 64 characters (RFC 5321, 4.5.3.1.1), each percent-encoded, plus a
-/// margin.
+/// The longest local part of an e-mail address in bytes: 64 characters (RFC 5321, 4.5.3.1.1), each percent-encoded,
+/// plus a margin.
 const LOCAL_PART: usize = 256;
 
-/// The classes of bytes that may begin or complete a find. All other bytes are skipped.
+/// The class of bytes that are skipped. The bytes of the other classes may begin or complete a find.
 const PLAIN: u8 = 0;
 const DIGIT: u8 = 1;
 const AT: u8 = 2;
@@ -92,11 +93,11 @@ pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
     }
 }
 
-/// Returns the position of the first byte at or after `from` that has a class.
+/// Returns the position of the first byte at or after `from` whose class is not `PLAIN`.
 fn next_classed(line: &[u8], from: usize) -> Option<usize> {
     let is_classed = |b: &u8| CLASS[*b as usize] != PLAIN;
     let mut at = from;
-    // Of a piece whose length is known the compiler makes a third of the instructions: most bytes are plain.
+    // Most bytes are plain. For a piece of fixed length the compiler makes a third of the instructions.
     while let Some(piece) = line.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         if let Some(ahead) = piece.iter().position(is_classed) {
             return Some(at + ahead);
@@ -111,14 +112,14 @@ fn take(finds: &mut Vec<Find>, found: Option<Find>) -> usize {
     found.map_or(0, |(_, end)| end)
 }
 
-/// Returns the number of digits at the start.
+/// Returns the number of digits at the beginning.
 fn digits(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|b| b.is_ascii_digit()).count()
 }
 
-/// Returns the length of a separator between two groups of one number: a space, a dash, a dot or a plus (a space in a
-/// form), their percent-encoded forms (`%` before the digits of `%20` or `%31` counts as one), and their typographic
-/// variants; 0 for none.
+/// Returns the length of the separator between two groups of digits that begins at `at`; 0 if there is none. Separators
+/// are a space, a dash, a dot, a plus (a space in a form), their percent-encoded forms, and their typographic variants.
+/// A `%` alone is a separator too, because the digits of `%20` or `%31` follow it.
 fn separator(line: &[u8], at: usize) -> usize {
     match line.get(at) {
         Some(b'%') => match line.get(at + 1..at + 3) {
@@ -177,7 +178,7 @@ impl Digits {
     }
 }
 
-/// Returns the length of the plus before a `62` that begins at `at`; 0 if there is none.
+/// Returns the length of the plus, plain or percent-encoded, before a `62` that begins at `at`; 0 if there is none.
 fn country_code(line: &[u8], at: usize) -> usize {
     let (before, after) = line.split_at(at);
     if !after.starts_with(b"62") {
@@ -191,8 +192,8 @@ fn country_code(line: &[u8], at: usize) -> usize {
     }
 }
 
-/// Returns the end of the IPv4 address that is the whole string from `start`. Every line of the access log has the
-/// client's address: skipping it at once is cheaper than reading its four numbers as parts of one number.
+/// Returns the end of the IPv4 address at `start`, if the address is a whole JSON string. Every line of the access log
+/// has the client's address: skipping it at once is cheaper than reading its four numbers as parts of one number.
 fn quoted_address(line: &[u8], start: usize) -> Option<usize> {
     line[..start].ends_with(b"\"").then_some(())?;
     let mut at = start;
@@ -227,8 +228,8 @@ fn uuid_at(line: &[u8], start: usize) -> bool {
 /// The number of hexadecimal digits of a trace's id, and of a delivery's id after its `msg_`.
 const HEX_ID: usize = 32;
 
-/// Returns true if the id of a delivery has its underscore at `at`, and is not a part of something longer. The id is a
-/// keyed hash, so it almost always has a letter; digits alone count as a number.
+/// Returns true if the underscore at `at` belongs to the id of a delivery, which is not a part of something longer. The
+/// id is a keyed hash or random, so it almost always has a letter; digits alone count as a number.
 fn is_delivery(line: &[u8], at: usize) -> bool {
     let Some(before) = line[..at].strip_suffix(b"msg") else { return false };
     let Some((digits, behind)) = line[at + 1..].split_first_chunk() else { return false };
@@ -236,8 +237,8 @@ fn is_delivery(line: &[u8], at: usize) -> bool {
     is_hex_id(digits) && ends(before.last()) && ends(behind.first())
 }
 
-/// Returns true if the key `trace_id` has its underscore at `at`, and its value is the id of a trace. The id is random,
-/// so it almost always has a letter; digits alone count as a number.
+/// Returns true if the underscore at `at` belongs to the key `trace_id`, whose value is the id of a trace. The id is
+/// random, so it almost always has a letter; digits alone count as a number.
 fn is_trace(line: &[u8], at: usize) -> bool {
     let Some(value) = line[at..].strip_prefix(b"_id\":\"").filter(|_| line[..at].ends_with(b"\"trace")) else {
         return false;
@@ -246,8 +247,8 @@ fn is_trace(line: &[u8], at: usize) -> bool {
     is_hex_id(digits) && behind.first() == Some(&b'"')
 }
 
-/// Returns true for 32 hexadecimal digits in lower case with a letter among them. It has no early end, so that the
-/// compiler can test many digits at once.
+/// Returns true for 32 hexadecimal digits in lower case with a letter among them. The loops do not end early, so that
+/// the compiler can test many digits at once.
 fn is_hex_id(digits: &[u8; HEX_ID]) -> bool {
     let is_letter = |digit: &u8| (b'a'..=b'f').contains(digit);
     let hex = digits.iter().fold(true, |hex, digit| hex & (digit.is_ascii_digit() | is_letter(digit)));
@@ -264,7 +265,7 @@ static HEX: [bool; 256] = {
     hex
 };
 
-/// Returns the end of the UUID that contains the byte at `at`.
+/// Returns the end of the UUID that contains the byte at `at`; `None` if no UUID does.
 fn uuid_around(line: &[u8], at: usize) -> Option<usize> {
     let hex = |b: &&u8| b.is_ascii_hexdigit();
     let before = line[..at].iter().rev().take(12).take_while(hex).count();
@@ -280,7 +281,7 @@ fn uuid_around(line: &[u8], at: usize) -> Option<usize> {
     Some(start + UUID)
 }
 
-/// Returns the end of the RFC 3339 timestamp that begins at `start`.
+/// Returns the end of the RFC 3339 timestamp that begins at `start`; `None` if none begins there.
 fn timestamp(line: &[u8], start: usize) -> Option<usize> {
     let parts = line.get(start..start + 19)?;
     let shape = parts.iter().zip(b"0000-00-00T00:00:00").all(|(b, shape)| match shape {
@@ -315,8 +316,9 @@ fn timestamp(line: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Returns the end of the number at `start`, if its key says that it counts something. The quote before the colon ends
-/// a real key: inside of a string, a backslash would stand before it.
+/// Returns the end of the number at `start`, if its key ends in `_us`, `_ms` or `_bytes`: such a number is a
+/// measurement. The quote before the colon proves that this is a key: inside of a string, a backslash would precede the
+/// quote.
 fn counter(line: &[u8], start: usize) -> Option<usize> {
     let key = line[..start].strip_suffix(b"\":")?;
     if ![&b"_us"[..], b"_ms", b"_bytes"].into_iter().any(|unit| key.ends_with(unit)) {
@@ -327,7 +329,8 @@ fn counter(line: &[u8], start: usize) -> Option<usize> {
     matches!(line.get(end), Some(b',' | b'}')).then_some(end)
 }
 
-/// Returns the e-mail address whose `@`, `length` bytes long, is at `at`.
+/// Returns the position of the e-mail address whose `@` is at `at`. The `@` has `length` bytes, because it may be
+/// percent-encoded.
 fn email(line: &[u8], at: usize, length: usize) -> Option<Find> {
     let local = |b: &&u8| b.is_ascii_alphanumeric() || !b.is_ascii() || b"!#$%'*+-.^_~".contains(*b);
     let domain = |b: &&u8| b.is_ascii_alphanumeric() || !b.is_ascii() || matches!(b, b'.' | b'-');
@@ -342,8 +345,8 @@ fn email(line: &[u8], at: usize, length: usize) -> Option<Find> {
     Some((start, at + length + after))
 }
 
-/// Returns the credential after `Basic` or `Bearer` (RFC 9110, 11.4). The space between them begins at `at` and takes
-/// `length` bytes.
+/// Returns the position of the credential after `Basic` or `Bearer` (RFC 9110, 11.4). The space before the credential
+/// begins at `at` and takes `length` bytes.
 fn credential(line: &[u8], at: usize, length: usize) -> Option<Find> {
     let before = &line[..at];
     let scheme = [&b"basic"[..], b"bearer"].into_iter().any(|scheme| {
@@ -358,7 +361,7 @@ fn credential(line: &[u8], at: usize, length: usize) -> Option<Find> {
     (end > start).then_some((start, end))
 }
 
-/// Returns the key of Iluma's or the gateway's whose first underscore is at `at`.
+/// Returns the position of the key, Iluma's or the gateway's, whose first underscore is at `at`.
 fn key(line: &[u8], at: usize) -> Option<Find> {
     let (before, after) = (&line[..at], &line[at + 1..]);
     let (prefix, skip) = if before.ends_with(b"iluma") {
@@ -374,7 +377,8 @@ fn key(line: &[u8], at: usize) -> Option<Find> {
     (length > 0).then_some((at - prefix, at + 1 + skip + length))
 }
 
-/// Returns the length of the `token68` (RFC 9110, 11.2) at the beginning, including underscores and the like.
+/// Returns the length of the `token68` (RFC 9110, 11.2) at the beginning. A `%` counts as a part, for percent-encoded
+/// tokens.
 fn token(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-._~+/=%".contains(*b)).count()
 }

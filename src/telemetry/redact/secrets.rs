@@ -11,15 +11,16 @@ use super::spans::{Find, MARK, Span, frame};
 
 /// The configured secrets, with an index for a search of all of them at once.
 ///
-/// Any occurrence of a pattern of at least `stride + 3` bytes covers four whole bytes at a multiple of `stride`. So it
-/// is enough to read every stride-th position of a line, whatever the number of secrets, and to know the four bytes at
-/// each of the first `stride` offsets of each pattern.
+/// Every indexed pattern has at least `stride + 3` bytes. So each of its occurrences in a line covers a position that
+/// is a multiple of `stride`, and the three bytes after that position. The search reads only the four bytes at each
+/// multiple of `stride`, and looks them up in an index. The index has the four bytes at each of the first `stride`
+/// offsets of each pattern. So the cost does not depend on the number of secrets.
 pub(super) struct Secrets {
     patterns: Vec<Pattern>,
     /// Patterns that are too short for the index, searched one by one.
     short: Vec<Pattern>,
     stride: usize,
-    /// (four bytes, pattern, offset), sorted.
+    /// The index, sorted: the four bytes, the index of their pattern in `patterns`, and their offset in the pattern.
     windows: Vec<(u32, usize, usize)>,
     /// One bit for the hash of each window.
     filter: Vec<u64>,
@@ -27,16 +28,17 @@ pub(super) struct Secrets {
 
 struct Pattern {
     bytes: Zeroizing<Vec<u8>>,
-    /// True if the pattern is only the certain part of a base64 text: the base64 characters that follow it belong to
-    /// the find.
+    /// True if the pattern is the beginning of a base64 text. The base64 characters that follow it belong to the find
+    /// too.
     encoded: bool,
 }
 
-/// The length of the pieces in the index; shorter secrets are not searched.
+/// The number of bytes that the index compares. A secret with fewer bytes is not searched.
 const WINDOW: usize = 4;
-/// The shortest pattern that is indexed.
+/// The length of the shortest pattern in the index. Shorter patterns are searched one by one.
 const INDEXED: usize = 12;
-/// The size of the filter, 2^16 bits, 8 KiB: it stays in the first-level cache and is sparse for hundreds of secrets.
+/// The exponent of the filter's size: 2^16 bits are 8 KiB. It stays in the first-level cache, and is sparse for
+/// hundreds of secrets.
 const FILTER_BITS: u32 = 16;
 
 impl Secrets {
@@ -45,7 +47,7 @@ impl Secrets {
         let mut add = |bytes: Vec<u8>, encoded| {
             let pattern = Pattern { bytes: Zeroizing::new(bytes), encoded };
             let known = all.iter().any(|other| other.bytes == pattern.bytes);
-            // A part of the mark would be found in every mark.
+            // A pattern that is a part of the mark is left out: it would be found in every mark.
             if pattern.bytes.len() >= WINDOW && !known && memmem::find(MARK, &pattern.bytes).is_none() {
                 all.push(pattern);
             }
@@ -83,7 +85,7 @@ impl Secrets {
 
     /// Returns the spans to remove from the line.
     pub(super) fn spans(&self, line: &[u8]) -> Vec<Span> {
-        // It allocates only for the first find.
+        // The list allocates memory only for the first find.
         let mut finds = Vec::new();
         self.find(line, &mut finds);
         scan(line, &mut finds);
@@ -123,7 +125,8 @@ impl Secrets {
 }
 
 impl Pattern {
-    /// Returns the span of the pattern at `start`, or the previous find if that contains it.
+    /// Returns the position of this pattern at `start`. If `last`, the previous find, contains the pattern, returns
+    /// `last`.
     fn find(&self, line: &[u8], start: usize, last: Find) -> Find {
         let end = start + self.bytes.len();
         if last.0 <= start && end <= last.1 {

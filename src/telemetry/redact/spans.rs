@@ -1,26 +1,26 @@
-//! The spans to remove from a line, aligned with the tokens of JSON.
+//! The spans to remove from a line. They are aligned with the tokens of JSON.
 
 use memchr::memmem;
 
-/// The text that replaces a removed one. Its brackets belong to no token of the rules, so it never becomes part of a
-/// new find.
+/// The text that replaces a removed text. No rule matches its brackets, so it never becomes a part of a new find.
 pub(super) const MARK: &[u8] = b"[redacted]";
 
-/// A span to remove.
+/// A part of a line that is removed: the bytes from `start` to `end`, without the byte at `end`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// True if the span is outside of strings, so that its mark needs quotes to be JSON.
+    /// True if the span is outside of JSON strings. The text that replaces it needs quotes then.
     pub(super) bare: bool,
 }
 
-/// The position of a find, not yet aligned with the tokens of JSON.
+/// The position of a find before it is aligned with the tokens of JSON: its first byte, and the byte after its last
+/// one.
 pub(super) type Find = (usize, usize);
 
 /// Turns finds into spans. A span cuts no escape and no mark in half. Outside of strings it covers whole literals,
-/// because half a number next to a string is not JSON. A find across the quotes of a string is ignored: no rule makes
-/// one, and a secret's own quotes would be escaped.
+/// because half a number next to a string is not JSON. A find that contains the quotes of a string is ignored: no rule
+/// makes such a find, and the quotes in a secret would be escaped.
 pub(super) fn frame(line: &[u8], mut finds: Vec<Find>) -> Vec<Span> {
     finds.sort_unstable();
     // One walk over the line serves all finds. `unit` is the beginning of the last escape or byte before `at`.
@@ -101,8 +101,8 @@ pub(super) fn cut(line: &mut Vec<u8>, spans: &[Span]) {
     *line = clean;
 }
 
-/// Returns the length of the escape at `at`. A backslash that begins no escape counts alone, so that it hides nothing
-/// after it.
+/// Returns the length of the escape at `at`. A backslash that begins no escape counts as one byte, so that the text
+/// after it is still scrubbed.
 fn escape(line: &[u8], at: usize) -> usize {
     match line.get(at + 1) {
         Some(b'u') if line.get(at + 2..at + 6).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit)) => 6,

@@ -1,4 +1,4 @@
-//! The exporter: it takes the spans that wait, and sends them in batches.
+//! The exporter: it takes the spans that wait, and sends them to the collector in batches.
 
 use crate::base::client_tls;
 use crate::base::tasks::Tasks;
@@ -24,13 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 /// The largest number of spans in a batch: some 200 KiB.
 const BATCH: usize = 512;
-/// The time in which further spans join a batch.
+/// The time for which a batch waits for further spans before it is sent.
 const DELAY: Duration = Duration::from_millis(500);
 /// The longest time for one batch, from the connection to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest time for the last batches of a shutdown.
+/// The longest time for a batch that is being sent at a shutdown, and again for all batches after it.
 const LAST_TIMEOUT: Duration = Duration::from_millis(800);
-/// The longest answer of a collector that is read.
+/// The longest answer of a collector that is read, in bytes.
 const LONGEST_ANSWER: usize = 64 << 10;
 
 /// The reason why spans can't be exported.
@@ -63,7 +63,7 @@ impl SpanCounts {
     }
 }
 
-/// Makes the exporter for a collector. `tasks` drive its connections.
+/// Makes the exporter for a collector. Its connections run in `tasks`, and `node` names this instance.
 pub(super) fn exporter(otlp: &Otlp, node: &str, tasks: &Tasks) -> Result<SpanExporter, TracesError> {
     let tls = client_tls::client_config(&otlp.extra_ca)?;
     let mut tcp = HttpConnector::new();
@@ -91,7 +91,7 @@ pub(super) fn exporter(otlp: &Otlp, node: &str, tasks: &Tasks) -> Result<SpanExp
     Ok(exporter)
 }
 
-/// Sends spans in batches until `stop` is cancelled, and then sends those that still wait.
+/// Sends spans in batches until `stop` is cancelled, and then sends the spans that still wait.
 pub(super) async fn export(
     exporter: SpanExporter,
     mut waiting: mpsc::Receiver<SpanData>,
@@ -139,7 +139,8 @@ fn batch(first: Option<SpanData>, waiting: &mut mpsc::Receiver<SpanData>) -> Vec
     batch
 }
 
-/// Counts a batch as dropped unless it was exported, also if its future is dropped.
+/// The number of spans in a batch that is being sent. The spans count as dropped if this value is dropped before the
+/// batch was exported, for example by a timeout.
 struct Batch<'a>(u64, &'a SpanCounts);
 
 impl Drop for Batch<'_> {

@@ -1,4 +1,4 @@
-//! The layer that makes a span of each sampled request to an axum router.
+//! A layer for an axum router, which makes a span for each sampled request.
 
 use super::tracer::{Ended, Tracer, request_method};
 use crate::base::clock::Clock;
@@ -9,7 +9,8 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use opentelemetry::trace::SpanKind;
 
-/// Returns the router with a span for each sampled request; `http.route` is the pattern of its path.
+/// Returns the router with a layer that makes a span for each sampled request. The span's attribute `http.route` is the
+/// pattern of the request's path.
 pub fn traced(router: Router, tracer: &Tracer, clock: &Clock) -> Router {
     let (tracer, clock) = (tracer.clone(), clock.clone());
     router.layer(from_fn(move |request: Request, next: Next| {

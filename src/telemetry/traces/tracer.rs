@@ -19,7 +19,7 @@ const ALL: u64 = 1 << 56;
 /// The largest number of spans that wait for the exporter: some 2 MiB.
 const MOST_WAITING: usize = 2048;
 
-/// Begins spans. Clones share the exporter; without a collector it begins none.
+/// Begins spans. Clones share the exporter. A tracer without a collector begins no span.
 #[derive(Debug, Clone, Default)]
 pub struct Tracer(Option<Arc<Exporting>>);
 
@@ -42,7 +42,7 @@ pub struct OpenSpan {
 /// The data of a span that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// `Server` for an answered request, `Client` for one that the gateway made.
+    /// `Server` for a request that the gateway answered, `Client` for a request that it made.
     pub kind: SpanKind,
     /// Method and path pattern, or another name from an enum.
     pub name: Cow<'static, str>,
@@ -52,20 +52,20 @@ pub struct Ended {
     pub took: Duration,
     /// Attributes by the semantic conventions of OpenTelemetry for HTTP.
     pub attributes: Vec<(&'static str, Value)>,
-    /// True if the work failed, by the same conventions.
+    /// True if the work failed, as the semantic conventions of OpenTelemetry define it.
     pub is_error: bool,
 }
 
-/// Returns a method's label as the value of `http.request.method`: the semantic conventions have another word for an
-/// unknown method than the log.
+/// Converts a method's label of the log to a value of `http.request.method`. The semantic conventions name an unknown
+/// method `_OTHER`, and the log names it `OTHER`.
 #[must_use]
 pub fn request_method(label: &'static str) -> &'static str {
     if label == "OTHER" { "_OTHER" } else { label }
 }
 
 impl Tracer {
-    /// Starts the exporter in `tasks`; when `stop` is cancelled it sends the spans that wait, and ends. `node` names
-    /// this instance.
+    /// Starts the exporter in `tasks`. When `stop` is cancelled, the exporter sends the spans that wait, and ends.
+    /// `node` names this instance.
     ///
     /// # Errors
     /// Returns an error if the collector's certificate or endpoint can't be used.
@@ -80,14 +80,14 @@ impl Tracer {
         Ok(Self(Some(Arc::new(Exporting { below, spans, counts }))))
     }
 
-    /// Returns the counts of ended spans, which stay at 0 without a collector.
+    /// Returns the counts of ended spans. Without a collector they stay at 0.
     #[must_use]
     pub fn counts(&self) -> Arc<SpanCounts> {
         self.0.as_ref().map(|exporting| Arc::clone(&exporting.counts)).unwrap_or_default()
     }
 
-    /// Begins a span if the trace is sampled. The caller's choice decides for the caller's trace, and the configured
-    /// share for a trace that begins here.
+    /// Begins a span if its trace is sampled; otherwise returns `None`. For a trace that the caller began, the caller
+    /// decides if it is sampled. For a trace that begins here, the configured share decides.
     #[must_use]
     pub fn begin(&self, context: TraceContext) -> Option<OpenSpan> {
         let exporting = self.0.as_ref()?;
@@ -100,7 +100,7 @@ impl Tracer {
 }
 
 impl OpenSpan {
-    /// Ends the span.
+    /// Ends the span, and queues it for the exporter. If there is no room, the span is dropped and counted.
     pub fn end(self, ended: Ended) {
         let (parent, is_remote) = match self.context.parent {
             Some(Parent { span, .. }) => (SpanId::from_bytes(span), true),
@@ -109,7 +109,7 @@ impl OpenSpan {
         self.exporting.take(self.data(self.id, (parent, is_remote), ended));
     }
 
-    /// Records a child of the span. The child has ended.
+    /// Queues a child of this span for the exporter. The child has ended already.
     pub fn child(&self, ended: Ended) {
         self.exporting.take(self.data(fresh(), (self.id, false), ended));
     }
@@ -150,7 +150,7 @@ fn random_part(id: [u8; 16]) -> u64 {
     u64::from_be_bytes([0, a, b, c, d, e, f, g])
 }
 
-/// Returns a new id of a span, which is not zero.
+/// Returns a new id for a span, which is not zero.
 fn fresh() -> SpanId {
     let bytes = uuid::Uuid::new_v4().into_bytes();
     // The upper half has the version among its bits, and is never zero.
