@@ -37,12 +37,12 @@ mod outage;
 mod published;
 mod references;
 mod rendezvous;
+mod reports;
 mod restore;
 mod selection;
 mod settlement;
 mod tally;
 mod totals;
-mod reports;
 
 pub use booking::{Booking, Referrer};
 pub use books::{Ledger, report};

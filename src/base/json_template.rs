@@ -7,9 +7,9 @@ use bytes::{Bytes, BytesMut};
 
 /// A body into which a caller's reference can be inserted.
 ///
-/// Without a reference the body is `raw[..before] + raw[after..]`. With a reference the body is `raw[..at] + reference
-/// + raw[at..]`. Invariant: `before <= at <= after <= raw.len()`, all on character boundaries of JSON's own
-/// punctuation.
+/// Without a reference the body is `raw[..before] + raw[after..]`. With a reference the body is
+/// `raw[..at] + reference + raw[at..]`. Invariant: `before <= at <= after <= raw.len()`, all on character boundaries of
+/// JSON's own punctuation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonTemplate {
     raw: Bytes,

@@ -199,7 +199,8 @@ impl Gateway {
     /// in the cache.
     async fn poll(self: &Arc<Self>, config: &Arc<RuntimeConfig>, request: &FetchRequest, id: &str, log: &RequestLog) {
         let Some(account) = request.account else { return };
-        let target = format!("{}/{}", request.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, ESCAPED));
+        let target =
+            format!("{}/{}", request.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, ESCAPED));
         let Ok(target) = PathAndQuery::try_from(target) else { return };
         let Some(name) = config.accounts.get(account).map(|account| &account.name) else { return };
         let slot = self.cache.place(&Scope::shared(name), Subject::BankGet, target.as_str(), &[]);

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// The sentence that says what the gateway is.
 const ABOUT: &str = "A gateway to the API of Iluma for the teams of this company. Calls work as at Iluma: change the base URL \
-                     and the key, and nothing else.";
+                     and the key. To receive callbacks, set their URL here again.";
 /// The path of the team portal. It is shown if the route table has it.
 const PORTAL: &str = "/_gateway/";
 

@@ -14,7 +14,7 @@ pub fn within_bound(id: &str) -> Option<&str> {
 /// Returns true if a segment of a path, which may be percent-encoded, names this id.
 #[must_use]
 pub fn is_named_by(id: &str, segment: &str) -> bool {
-    normal(id).is_some() && percent_decode_str(segment).decode_utf8().is_ok_and(|segment| segment == id)
+    within_bound(id).is_some() && percent_decode_str(segment).decode_utf8().is_ok_and(|segment| segment == id)
 }
 
 #[cfg(test)]

@@ -369,7 +369,7 @@ mod tests {
             world.report(1);
             references::mark_sent(&world.connection, record(1), sent).unwrap();
             world.end(1, 1);
-            assert_eq!(world.books(), expected, "told at {told}");
+            assert_eq!(world.books(), expected, "sent at {sent}");
             assert_eq!(used(&world).len(), expected.0);
         }
     }

@@ -78,7 +78,9 @@ pub(super) fn note(connection: &Connection, report: Report, rules: Rules) -> rus
         "INSERT INTO ledger_references (name, reference, outcome, said, day) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET outcome = excluded.outcome, announced = 0, told = 0 WHERE outcome = 2",
     )?;
-    insert.execute(params![report.name, report.reference, code(report.outcome), rules.now, rules.day.to_string()]).map(|_| ())
+    insert
+        .execute(params![report.name, report.reference, code(report.outcome), rules.now, rules.day.to_string()])
+        .map(|_| ())
 }
 
 /// Records that the reported outcome of a record has settled a call, perhaps a call of another node.

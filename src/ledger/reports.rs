@@ -44,7 +44,7 @@ pub(super) async fn send(ledger: &Arc<Inner>, published: &PublishedLedgers) {
     for _ in 0..ROUNDS {
         let new = |connection: &Connection| unannounced(connection, TOGETHER);
         let Ok(reports) = ledger.database.read(new).await else { return };
-        if reports.is_empty() || published.send(&reports).await.is_err() {
+        if reports.is_empty() || published.send_reports(&reports).await.is_err() {
             return;
         }
         let (rules, is_last) = (ledger.rules(), reports.len() < TOGETHER);
