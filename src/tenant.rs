@@ -18,7 +18,7 @@ use std::time::SystemTime;
 /// The longest `Authorization` value that is read; keys are far shorter.
 const LONGEST_CREDENTIAL: usize = 512;
 
-/// A team, as the request path needs it.
+/// The facts about a team that are needed to serve its requests.
 #[derive(Debug)]
 pub struct Tenant {
     /// The team's index in [`Tenants`], by which other parts keep their data about it.

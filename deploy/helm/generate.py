@@ -25,21 +25,29 @@ INTRODUCTION = """\
 One node with a volume, or several that share a Redis. `config` is `gateway.toml` as YAML; secrets are keys of one Secret.
 
 ```text
-$ kubectl create secret generic iluma-gateway --from-literal=root-key="$(iluma-gateway keygen --secret)" \\
+$ kubectl create namespace kyc
+$ kubectl --namespace kyc create secret generic iluma-gateway --from-literal=root-key="$(iluma-gateway keygen --secret)" \\
     --from-literal=encryption-key="$(iluma-gateway keygen --secret)" --from-literal=admin-token="$(iluma-gateway keygen --secret)" \\
     --from-file=live-api-key --from-file=live-callback-token
-$ helm upgrade --install kyc deploy/helm/iluma-gateway --values my-values.yaml
+$ helm upgrade --install kyc deploy/helm/iluma-gateway --namespace kyc --values my-values.yaml
 ```
 
-Needs Kubernetes 1.30 or newer. `ci/one-node.yaml`, `ci/several-nodes.yaml` and `ci/tls.yaml` are values to start from; the tests render
-all of them and check what comes out. After the installation: [the first hour](../../../docs/operate.md#first-hour).
+Needs Kubernetes 1.30 or newer. [One node](ci/one-node.yaml), [several nodes](ci/several-nodes.yaml) and [TLS](ci/tls.yaml) are values to start
+from; the tests render all of them and check what comes out. After the installation: [the first hour](../../../docs/operate.md#first-hour).
 
 - **Keys**: the root key and the encryption key are needed to read the volumes and every backup. Keep them where the backups are not.
+- **Iluma's credentials**: name the Secret's keys in the values:
+  `config: { accounts: { live: { api_key: { file: /etc/iluma-gateway/secrets/live-api-key }, callback_token: { file:
+  /etc/iluma-gateway/secrets/live-callback-token }, requests_per_second: 50 } } }`. A Secret of another name: `existingSecret`.
+- **Several nodes**: `replicaCount: 3`, and
+  `config: { state: { redis: { url: { file: /etc/iluma-gateway/secrets/redis-url } } } }`. Add to the Secret
+  `--from-literal=redis-url='rediss://USER:PASSWORD@HOST:6379/0'`. For a private CA also `--from-file=redis-ca.pem`, and
+  `extra_ca: /etc/iluma-gateway/secrets/redis-ca.pem` beside `url`. [Which Redis](../../../docs/several-nodes.md#the-redis).
 - **TLS**: name a Secret as `tlsSecret`, and give a listener its files, as in `ci/tls.yaml`:
   `config: { server: { tls: { cert: /etc/iluma-gateway/tls/tls.crt, key: /etc/iluma-gateway/tls/tls.key } } }`. If the listener with
   health and metrics has TLS (`status`, or `admin` without it): `probeScheme: HTTPS`.
 - **Restart**: after a change of an encryption key, of Redis' URL or password, or of another key that
-  [the configuration](../../../docs/configuration.md) marks with "restart": `kubectl rollout restart statefulset/kyc-iluma-gateway`.
+  [the configuration](../../../docs/configuration.md) marks with "restart": `kubectl --namespace kyc rollout restart statefulset/kyc-iluma-gateway`.
 - **Later**: [a node does not start](../../../docs/operate.md#a-node-does-not-start), [backup](../../../docs/operate.md#backup),
   [upgrade](../../../docs/operate.md#upgrade), [rotation of keys](../../../docs/operate.md#rotate-keys), [alerts](../../../docs/operate.md#alerts).
 

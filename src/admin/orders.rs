@@ -44,7 +44,7 @@ pub struct Orders {
     pub state: State,
     /// Deliveries and endpoints.
     pub callbacks: Arc<Callbacks>,
-    /// The counters of wrong tokens, by the client's address.
+    /// The counters and limits of wrong credentials, by the client's address.
     pub failures: AuthFailures,
     /// The audit log, which has every order.
     pub audit: AuditLog,

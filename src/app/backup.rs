@@ -211,16 +211,23 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     let aside = with_suffix(path, ".before-restore");
     let is_there = path.exists();
     cache::delete_disk_cache(&cache::disk_cache_of(path)).map_err(file)?;
-    if is_there {
-        discard_all(&aside)?;
-        fs::rename(path, &aside).map_err(file)?;
+    discard_all(&aside)?;
+    let replaced = move_database(path, &aside).and_then(|()| fs::rename(new, path));
+    if let Err(error) = replaced {
+        let _ = move_database(&aside, path);
+        return Err(file(error));
     }
-    let replaced = ["-wal", "-shm"].into_iter().try_for_each(|suffix| discard(&with_suffix(path, suffix)));
-    let replaced = replaced.and_then(|()| fs::rename(new, path).map_err(file));
-    if replaced.is_err() && is_there {
-        let _ = fs::rename(&aside, path);
-    }
-    replaced.map(|()| is_there.then_some(aside))
+    Ok(is_there.then_some(aside))
+}
+
+/// Renames a database with the write-ahead log beside it, which is left if the database was too damaged to be opened.
+fn move_database(from: &Path, to: &Path) -> io::Result<()> {
+    ["", "-wal", "-shm"].into_iter().try_for_each(|suffix| {
+        match fs::rename(with_suffix(from, suffix), with_suffix(to, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    })
 }
 
 /// The erasures that a restore repeats, and their receipts, which are added to the new state.

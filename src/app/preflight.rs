@@ -74,7 +74,7 @@ fn state_file(path: &Path) -> Option<Fault> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => fault(format!("{shown} can't be opened: {error}; let the gateway's user read and write it")),
         Ok(file) if !may_be_database(&file) => {
-            fault(format!("{shown} is another kind of file, and no database; give another path, or move it away"))
+            fault(format!("{shown} is no database, or a damaged one; give another path, or restore a backup"))
         }
         Ok(_) => None,
     }
@@ -109,7 +109,7 @@ mod tests {
             (at("none/x.db"), "does not exist; make it (mkdir -p "),
             (at("file/x.db"), "is not a folder; give a file in a folder"),
             (at("folder"), "is a folder; give a file"),
-            (at("text"), "is another kind of file, and no database"),
+            (at("text"), "is no database, or a damaged one"),
         ] {
             let told = state_file(&path).map(|fault| fault.to_string()).unwrap_or_default();
             let place = folder.path().to_str().unwrap();

@@ -99,7 +99,7 @@ pub async fn durability_warnings(settings: &Settings) -> Result<Vec<String>, Sta
     match Sentinels::new(&settings.state).verify(&main, false).await {
         Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
         // A Redis that does not answer is a warning below.
-        Err(state::KeyError::State(_)) | Ok(()) => {}
+        Err(state::KeyError::State(_) | state::KeyError::File(..)) | Ok(()) => {}
     }
     let state = State::Redis(Arc::new(state::Redis::new(main, &settings.state, Clock::system())));
     let warnings = redis_clients.durability_warnings(&state).await;

@@ -188,7 +188,7 @@ fn tracer(settings: &Settings, metrics: &Metrics, stages: &Stages) -> Result<Tra
     Ok(tracer)
 }
 
-/// Returns the parts that operators' orders change.
+/// Returns the parts that operators' orders use.
 fn orders(
     settings: &Settings,
     (gateway, callbacks): (&Arc<Gateway>, &Arc<Callbacks>),

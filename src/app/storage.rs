@@ -63,7 +63,7 @@ impl Storage {
     pub(super) async fn take_place(&self) -> Result<(), StartError> {
         match self.state.verify_keys().await {
             Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
-            Err(state::KeyError::State(_)) | Ok(()) => {}
+            Err(state::KeyError::State(_) | state::KeyError::File(..)) | Ok(()) => {}
         }
         if let Some(membership) = &self.membership {
             membership.join().await?;

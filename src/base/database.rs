@@ -21,8 +21,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use writer::{Call, Job, Work};
 
-pub use error::{DatabaseError, WriteFault};
-use error::{told, write_fault};
+use error::write_fault;
+pub use error::{DatabaseError, WriteFault, fault_of};
 use health::Health;
 pub use health::{Durability, RefusedWrites};
 
@@ -229,7 +229,7 @@ impl Database {
             let reader = reader.ok_or(DatabaseError::Closed)?;
             let found = catch_unwind(AssertUnwindSafe(|| look(&reader)));
             shared.readers.lock().push(reader);
-            found.unwrap_or(Err(rusqlite::Error::InvalidQuery)).map_err(|error| told(&error))
+            found.unwrap_or(Err(rusqlite::Error::InvalidQuery)).map_err(|error| fault_of(&error))
         };
         tokio::task::spawn_blocking(look).await.unwrap_or(Err(DatabaseError::Refused))
     }

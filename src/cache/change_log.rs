@@ -6,8 +6,8 @@ use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use std::collections::BTreeMap;
 
-/// The prefix of a field that holds a tenant's epoch. No subject's name contains a colon, so such a field never has the
-/// name of a subject's field.
+/// The prefix of the names of fields that hold a tenant's epoch. It contains a colon, which no subject has in its name,
+/// so these names never equal those of subjects' fields.
 pub(super) const TENANT: &str = "tenant:";
 /// The name of the field that holds the era. The era is a random id, which is new whenever Redis has lost everything.
 pub(super) const ERA: &str = "era";

@@ -43,7 +43,7 @@ pub(super) enum ClaimAnswer {
     Wait(Duration),
     /// Redis had a value that can't be used, and granted no lease. An unusable entry has been removed.
     Nothing,
-    /// Redis did not answer.
+    /// The question to Redis failed.
     Out,
 }
 

@@ -451,7 +451,7 @@ impl Cache {
         self.nodes().map(|shared| Arc::clone(&shared.l2.counts))
     }
 
-    /// Returns the counts of the disk's answers to the cache; `None` without a disk cache.
+    /// Returns the counts of the look-ups on disk; `None` without a disk cache.
     #[must_use]
     pub fn disk_counts(&self) -> Option<Arc<Counts>> {
         match &self.l2 {

@@ -196,9 +196,9 @@ impl CacheMembership {
             || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Logged::Change(Change::Registry)))
     }
 
-    /// Applies the news from Redis. `known` is the number of the last change that this node knew. Returns the number of
-    /// each change, with the number of entries that it removed from memory or that a count found. Changes without such
-    /// entries are left out.
+    /// Applies the news from Redis. `known` is the number of the last change that this node knew. Returns pairs: the
+    /// number of a log entry, and how many cache entries in memory it removed (a change) or counted (a count). Pairs
+    /// with zero are left out.
     fn apply(&self, known: u64, (number, fields, changes): News) -> Result<Vec<(u64, u64)>, RedisFailure> {
         let Some(table) = change_log::read_epochs(&fields) else { return Err(RedisFailure::Unexpected) };
         let mut removed = Vec::new();

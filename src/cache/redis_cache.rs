@@ -111,8 +111,8 @@ impl RedisCache {
     }
 
     /// Stores an entry for all nodes, and ends the lease with this token (empty if there is no lease). Returns true if
-    /// the entry is stored. It is not stored if a person in it was erased since its call began. It is not stored either
-    /// if another program's value is in the place of a person's index.
+    /// the entry is stored. Does not store it in two cases: a person in it was erased since its call began, or a key
+    /// that should hold a person's index holds another program's value.
     ///
     /// # Errors
     /// Returns an error if Redis is out.

@@ -25,9 +25,10 @@ const OWN_LIST: &str = "state (queued, dead or delivered), type, since, until, l
 const OWN_STATES: [DeliveryStatus; 3] = [DeliveryStatus::Queued, DeliveryStatus::Dead, DeliveryStatus::Delivered];
 
 impl Callbacks {
-    /// Lists the callbacks that a query selects by `state`, `tenant`, `type`, `since`, `until`, `limit`, and `after`
-    /// (the `next` of the previous page). `own` is the requesting team, or `None` for an operator. An operator's query
-    /// must name a state. A team sees only its own callbacks, in all of its states unless the query names one.
+    /// Lists the callbacks that a query selects by `state`, `tenant` (operators only), `type`, `since`, `until`, `limit`,
+    /// and `after` (the `next` of the previous page). `own` is the requesting team, or `None` for an operator. An
+    /// operator's query must name a state. A team sees only its own callbacks, in each of [`OWN_STATES`] unless the
+    /// query names one.
     ///
     /// # Errors
     /// Returns an error if the query is malformed, or if state can't be read.

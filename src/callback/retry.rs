@@ -1,4 +1,4 @@
-//! The waits between the attempts of a delivery.
+//! The waits between the attempts of a delivery, by the schedule `callbacks.retry` of the configuration.
 
 use crate::base::keyring::random;
 use std::time::Duration;

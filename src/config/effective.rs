@@ -53,7 +53,8 @@ fn merged(own: Option<&Table>, defaults: Option<&Table>) -> Table {
     table
 }
 
-/// Puts a value at a path. A path that leads through a value without members, such as `"(set)"`, changes nothing.
+/// Puts a value at a path, or removes the key there if the value is `None`. A path that leads through a value without
+/// members, such as `"(set)"`, changes nothing.
 fn place(table: &mut Table, path: &[Step], value: Option<Value>) {
     let Some((Step::Key(key), rest)) = path.split_first() else { return };
     if rest.is_empty() {

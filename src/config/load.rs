@@ -485,7 +485,7 @@ fn quotas(quotas: &Section<'_>) -> Option<Quotas> {
     Some(Quotas { calendar: quotas.get("time_zone", Entry::parsed)? })
 }
 
-/// Reads the prices. A name that is no row with a price adds a fault.
+/// Reads the prices. Reports a fault for each name that names no row with a price.
 fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
     let mut read = BTreeMap::new();
     for (name, entry) in prices.named() {

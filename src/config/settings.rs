@@ -263,8 +263,8 @@ pub struct State {
 pub struct Redis {
     /// The Redis for data that must not be lost: callbacks, limits, quotas.
     pub main: RedisTarget,
-    /// The number of replicas that must have a callback before the gateway acknowledges it, and an idempotency key
-    /// before its call is made.
+    /// The number of replicas that must have a write before it counts as done. Such writes are received callbacks and
+    /// claims of idempotency keys.
     pub replicas: u32,
     /// The Redis of the cache, whose data may be lost; `None` if the cache uses `main`.
     pub cache: Option<RedisTarget>,

@@ -28,7 +28,7 @@ const MOST_ATTEMPTS: usize = 30;
 pub(super) enum Idempotency {
     /// The request makes the call.
     Claim(Box<ClaimGuard>),
-    /// The request gets the stored answer, if its body is the same.
+    /// The request repeats an earlier one. It gets the stored answer if both requests have the same body.
     Repetition(Repetition),
 }
 
@@ -64,8 +64,8 @@ pub(super) struct ClaimGuard {
 }
 
 impl ClaimGuard {
-    /// Makes the guard of a claim that is not made yet, so that the claim ends even if its making is cancelled. The
-    /// receiver completes once the end is written, or once the guard gives up.
+    /// Creates the guard before the claim is stored, so that the claim ends even if the request is cancelled meanwhile.
+    /// The returned receiver completes once the guard has written the claim's end, or has stopped trying.
     pub(super) fn before(
         (state, persons): (&State, &Persons),
         tasks: &Tasks,

@@ -206,7 +206,7 @@ impl Gateway {
         }
     }
 
-    /// Returns the number of record owners that this process has written, and need not write again.
+    /// Returns the number of record owners that this process remembers as written.
     #[must_use]
     pub fn known_owners(&self) -> u64 {
         self.owners.known()

@@ -33,7 +33,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 enum Leading {
     /// The answer has been stored meanwhile.
     Hit(Hit),
-    /// Another node's call has given the answer, with the body for any caller.
+    /// Another node's call got an answer that every caller may have. The template makes each caller's body.
     Shared(Arc<FetchResult>, JsonTemplate),
     /// Another node's answer is only for its own caller, so this request tries again.
     Again,

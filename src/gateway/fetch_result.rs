@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// The time that a callback waits for the answer that it has overtaken.
 const OVERTAKING_LIFETIME: Duration = Duration::from_secs(5);
-/// The largest total size in bytes of callbacks that wait for their answers.
+/// The largest total size in bytes of the bodies of callbacks that arrived before the answer to their POST.
 const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 
 /// The result of one call, for every request that waits for it.

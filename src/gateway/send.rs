@@ -185,7 +185,7 @@ impl Outlive for Streamed {
     }
 }
 
-/// The result of a call whose answer was read whole, and accounted for.
+/// The result of a call that reads its answer whole and settles itself.
 struct Whole {
     received: Result<Received, CallError>,
     took: Duration,

@@ -90,7 +90,8 @@ pub struct Referrer {
 }
 
 impl Referrer {
-    /// Writes the reference as Iluma knows it. If it can't be written now, the end of the call writes it.
+    /// Writes the reference in the form that Iluma receives. If this write fails, the reference is written when the
+    /// call is settled.
     pub async fn refer(self, account: &AccountName, route: RouteName, reference: &str) {
         let (id, reference) = (self.id, self.ledger.reference(account, route, reference));
         let _ = self.ledger.database.write(move |connection| journal::refer(connection, id, reference)).await;

@@ -197,10 +197,10 @@ impl Ledger {
         self.0.close(Call::Named(name), End::Outcome(outcome, Some(name)));
     }
 
-    /// Settles the call whose answer named `id`, Iluma's id of a record. If there is no such call, settles the oldest
-    /// lost call with the reference. The method is for a record that no answer is known to have named. `route` is the
-    /// row of the call, and `reference` is the reference as Iluma knows it. If the outcome is unknown, Iluma still
-    /// processes the record: the lost call is then bound to the record's id, and settled later.
+    /// Settles a call by Iluma's id `id` of a record; if no call's answer named this id, settles the oldest lost call
+    /// with the reference. It is used if it is not known which answer named the record. `route` is the row of the call,
+    /// and `reference` is the reference as Iluma knows it. An unknown outcome binds the lost call to the id, because
+    /// Iluma still processes the record; a later outcome settles the call.
     pub fn settle_by_reference(
         &self,
         account: &AccountName,
@@ -235,8 +235,8 @@ impl Ledger {
         batch::flush(&self.0).await
     }
 
-    /// Writes the remaining data at the end of the process, including intents that were withdrawn while they were being
-    /// written.
+    /// Writes the remaining data at the end of the process. Waits first for the queued intents, so that the withdrawals
+    /// of cancelled callers are written too.
     ///
     /// # Errors
     /// Returns an error if something could not be written and is lost.

@@ -1,6 +1,6 @@
 //! The rules of Iluma's charges: pure functions of a row, an answer's status and its body.
 //!
-//! The API document and the field notes say: an error is not charged; `FAILED` with `TEMPORARY_NETWORK_ERROR` is not
+//! Iluma's API document and its answers say: an error is not charged; `FAILED` with `TEMPORARY_NETWORK_ERROR` is not
 //! charged; a request that is still being processed is charged or not once it is done; every other answer is charged.
 //!
 //! | answer | outcome |
@@ -11,7 +11,8 @@
 //! | 2xx, anything else, or on an unknown row | unknown |
 //! | 3xx, 4xx, 503 | not billable |
 //! | other 5xx: it failed at an unknown point | unknown |
-//! | none: timed out, broken, cut off | unknown |
+//!
+//! Without an answer, `gateway/call_guard.rs` decides by how much of the request was sent.
 //!
 //! Invariant: a doubtful call is unknown: every billable call was charged, and no call that is not billable was
 //! charged.

@@ -43,7 +43,7 @@ pub(super) struct Inner {
     pub(super) freed: Mutex<Vec<ClaimLink>>,
     /// Notifies the task that frees claims.
     pub(super) freeing: Notify,
-    /// Days whose current lines other nodes do not know.
+    /// The days with ledger lines that changed and are not yet published to other nodes.
     pub(super) unpublished: Mutex<BTreeSet<String>>,
     pub(super) published: Option<PublishedLedgers>,
     /// The lock of the batch that is being written: only one batch is written at a time.

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that a reported outcome waits for the record's own call. Within two seconds the node of that call takes an
-/// outcome that another node got.
+/// The time for which a reported outcome waits before Redis may match it with a lost call. Meanwhile the node of the
+/// record's own call can take the outcome by the record's id, usually within two seconds.
 const PAUSE: Duration = Duration::from_secs(4);
 /// The largest number of reported outcomes that one step sends to Redis. The next step sends more.
 const MOST_SENT: usize = 500;

@@ -67,8 +67,9 @@ pub(super) async fn take(ledger: &Arc<Inner>, published: &PublishedLedgers, plac
     });
 }
 
-/// Takes the reported outcomes of the newest open calls with numbers below `below`. Returns the smallest number that it
-/// asked for, or `i64::MIN` if there are no smaller ones. `None` if Redis or the journal failed.
+/// Takes the outcomes that were reported for the newest open calls whose numbers are less than `below`, for at most
+/// `ASKED` calls. Returns the smallest number of these calls, or `i64::MIN` if no older open call is left. Returns
+/// `None` if Redis or the journal failed.
 async fn take_below(ledger: &Arc<Inner>, published: &PublishedLedgers, below: i64) -> Option<i64> {
     let open = ledger.database.read(move |connection| open_names(connection, below)).await.ok()?;
     let names: Vec<_> = open.iter().map(|(_, name)| *name).collect();

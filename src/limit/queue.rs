@@ -198,7 +198,7 @@ impl Queue {
         None
     }
 
-    /// Ends the serving: no entry waits any more.
+    /// Ends the serving, and resets the queue's virtual time. It is called when no entry waits.
     pub(super) fn end(&mut self) {
         self.is_served = false;
         self.virtual_time = 0;

@@ -145,7 +145,7 @@ pub enum Cause {
         /// The replicas that are in sync.
         in_sync: u32,
     },
-    /// The user may not wait for replicas.
+    /// The user lacks the permission for `WAIT`.
     #[error(
         "Redis refuses WAIT to this user: no callback can be acknowledged with state.redis.replicas; allow it (ACL: +wait)"
     )]

@@ -82,8 +82,8 @@ impl ReplicatedWriter {
         self.write(connection, &main, script).await.unwrap_or_else(|error| Err(RedisFailure::of(&error)))
     }
 
-    /// Runs the script on a connection, and waits for the replicas. The outer error means that the connection failed.
-    /// The inner one means that the write does not count as done.
+    /// Runs the script on a connection, and waits for the replicas. The outer error means that the connection failed, or
+    /// that Redis answered with an error. The inner error means that the write does not count as done.
     async fn write<T: FromRedisValue>(
         &self,
         mut connection: MultiplexedConnection,

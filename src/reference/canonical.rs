@@ -1,4 +1,6 @@
 //! The canonical encoding: all requests with the same meaning have the same encoding.
+//!
+//! `json.rs` and `form.rs` choose the members, and read their values.
 
 use std::borrow::Cow;
 

@@ -253,7 +253,7 @@ mod tests {
             prop_assert_eq!(first, parameters(&write(&pairs, " ")));
         }
 
-        /// A length precedes each part, so different flat requests never have the same encoding.
+        /// Checks that different flat requests have different encodings: a length precedes each name and each value.
         #[test]
         fn different_questions_have_different_encodings(
             a in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),

@@ -39,7 +39,8 @@ impl Needle {
         Self { bytes, prefix: name.len() + 1, borders }
     }
 
-    /// Finds all quotes in all encodings: in clear, as JSON, percent-encoded, and percent-encoded within JSON.
+    /// Finds all places where the text repeats the prefixed reference: in clear, JSON-escaped, percent-encoded, or
+    /// percent-encoded within JSON.
     pub(super) fn quotes(&self, text: &[u8]) -> Vec<Quote> {
         let mut quotes = Vec::new();
         for reading in readings(text, self.bytes.contains(&b' ')) {

@@ -142,7 +142,7 @@ mod tests {
         chunks.into_iter().try_for_each(|chunk| screen.feed(chunk))
     }
 
-    /// Scans the body in one piece, and byte by byte.
+    /// Scans the body whole, then again byte by byte, and returns the result, which must be the same.
     fn judged(
         screen: fn(&ReferencePrefix, &ReferencePrefixes) -> ForeignPrefixScanner,
         body: &str,

@@ -10,7 +10,7 @@ pub(super) struct JsonReader {
     depth: usize,
     /// True if the next string is a value of the object itself, false if it is a name.
     value: bool,
-    /// True if the latest name of the object itself is the reference's name, or if some servers read it as that name.
+    /// True if the latest member name at the top level is read as `reference_id` by some server or by all.
     reference: bool,
     state: ScanState,
 }

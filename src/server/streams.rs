@@ -136,7 +136,7 @@ pub(super) struct StreamTimeouts {
     pub(super) first: Duration,
     /// The longest time without a request after the first one.
     pub(super) idle: Duration,
-    /// The time in which the next piece of an answer must be requested.
+    /// The longest time for which the connection may leave the next piece of an answer untaken.
     pub(super) untaken: Duration,
 }
 

@@ -91,7 +91,7 @@ pub enum ReceiveOutcome {
 /// A callback that is handed out for its fan-out.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// The callback's stored name, by which it is settled.
+    /// The callback's name in state, by which its fan-out decision is stored.
     pub name: CallbackName,
     /// The account of the callback.
     pub account: AccountName,
@@ -105,7 +105,8 @@ pub struct Waiting {
     pub received: SystemTime,
     /// The teams and references that wait for the callback.
     pub awaiting: Vec<Awaiting>,
-    /// The fencing token of the hand-out. State compares it to find out if the callback has changed since.
+    /// The fencing token under which the callback was handed out. The engine compares it to see if the callback has
+    /// changed since then.
     pub(super) fencing_token: i64,
 }
 
@@ -233,7 +234,7 @@ pub enum DeliveryStatus {
     Queued,
     /// Dead letters.
     Dead,
-    /// Deliveries that were sent.
+    /// Deliveries that the team has received.
     Delivered,
     /// Callbacks without an owner.
     Unowned,

@@ -4,7 +4,7 @@
 //! name yet. A fingerprint is a keyed hash, which does not reveal the key.
 
 use super::error::StateError;
-use crate::base::database::{Database, DatabaseError};
+use crate::base::database::{self, Database, DatabaseError};
 use crate::base::keyring::{self, Keyring};
 use crate::config;
 use crate::redis::scripts::node as scripts;
@@ -12,6 +12,7 @@ use crate::redis::{Budget, RedisClient, RedisFailure, keys};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The name of the root key's sentinel. The names of encryption keys' sentinels begin with `key:`.
 const ROOT: &str = "root";
@@ -47,6 +48,22 @@ pub enum KeyError {
     /// State can't be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The database file can't be read. Holds its path and the error.
+    #[error("state.path: {} can't be read: {}; {}", .0.display(), .1, advice(.1))]
+    File(PathBuf, rusqlite::Error),
+}
+
+/// Returns what an operator does if the database file can't be read for this error.
+fn advice(error: &rusqlite::Error) -> &'static str {
+    match database::fault_of(error) {
+        DatabaseError::Damaged => {
+            "the file is damaged: restore a backup with iluma-gateway restore, which sets the file aside; do not delete it"
+        }
+        DatabaseError::Unwritable => {
+            "look at the disk, which may be full or fail, and at the permissions of the file and its folder"
+        }
+        DatabaseError::Refused | DatabaseError::Closed => "restore a backup if the error stays",
+    }
 }
 
 impl From<DatabaseError> for KeyError {
@@ -127,7 +144,7 @@ pub fn verify_file(settings: &config::State) -> Result<(), KeyError> {
         let has_sentinels = connection.query_row(table, [], |_| Ok(())).optional()?.is_some();
         if has_sentinels { known(&connection) } else { Ok(BTreeMap::new()) }
     };
-    let known = read().map_err(|_| StateError::Unavailable)?;
+    let known = read().map_err(|error| KeyError::File(settings.path.clone(), error))?;
     compare(&known, &fingerprints(settings), "state.path")?;
     Ok(())
 }
@@ -223,7 +240,7 @@ mod tests {
             let named = |error: KeyError| match error {
                 KeyError::Wrong(WrongKey::Root(_)) => "root".to_owned(),
                 KeyError::Wrong(WrongKey::Encryption { id, .. }) => id,
-                KeyError::State(error) => error.to_string(),
+                KeyError::State(_) | KeyError::File(..) => error.to_string(),
             };
             let file = verify_file(&settings).map_err(named);
             let database = Database::open(&path, &[super::super::sqlite::MIGRATIONS]).unwrap();
@@ -232,5 +249,15 @@ mod tests {
             assert_eq!(opened, expected, "{root} {keys:?}");
             assert_eq!(file, expected, "check says the same: {root} {keys:?}");
         }
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        std::fs::write(&path, [&b"SQLite format 3\0"[..], &[0xff; 4096]].concat()).unwrap();
+        let told = verify_file(&settings(&path, 1, &[("a", 1)])).unwrap_err().to_string();
+        assert!(told.starts_with(&format!("state.path: {} can't be read: ", path.display())), "{told}");
+        assert!(told.contains("the file is damaged: restore a backup"), "{told}");
     }
 }

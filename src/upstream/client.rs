@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// The number of attempts to connect for one request. A host that was restarting accepts the second attempt.
 const CONNECT_ATTEMPTS: usize = 2;
 
-/// The largest number of sends of one request: servers that restart refuse once or twice; servers that refuse more
-/// often are busy.
+/// The largest number of times that one request is sent. A server that restarts refuses once or twice; a server that
+/// refuses more often is busy.
 const MOST_SENDS: usize = 4;
 
 /// The client for one upstream host.

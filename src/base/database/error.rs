@@ -35,7 +35,7 @@ pub enum WriteFault {
 }
 
 /// Returns the error for the caller, without SQLite's own text, which may quote the data of the write.
-pub(super) fn told(error: &rusqlite::Error) -> DatabaseError {
+pub fn fault_of(error: &rusqlite::Error) -> DatabaseError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error.sqlite_error_code() {
         Some(DatabaseCorrupt | NotADatabase) => DatabaseError::Damaged,

@@ -6,7 +6,7 @@
 //! There are no savepoints: SQLite would copy each page that work changes, and work rarely fails. If work fails, the
 //! whole transaction is undone, and its other work runs again.
 
-use super::error::{DatabaseError, WriteFault, told, write_fault};
+use super::error::{DatabaseError, WriteFault, fault_of, write_fault};
 use super::health::Health;
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,7 +31,8 @@ pub(super) trait Work: Send {
     fn answer(self: Box<Self>, committed: Result<(), DatabaseError>);
 }
 
-/// A failure of work, with the fault of the disk; `None` if the failure has another cause.
+/// The failure of a caller's work, for which the transaction must be undone. It holds the fault of the disk or the
+/// file; `None` if the failure has another cause.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Undo(Option<WriteFault>);
 
@@ -57,8 +58,8 @@ where
     W: Fn(&oneshot::Sender<Result<U, DatabaseError>>) -> bool + Send,
     O: FnOnce(S, T) -> U + Send,
 {
-    /// Makes work on `state`. `finish` turns the state and the result into the answer, which `answer` sends. The work
-    /// does not run if `is_cancelled` returns true.
+    /// Makes a call that runs `work` on `state`, unless `is_cancelled` returns true. `finish` turns the state and the
+    /// work's result into the value that the caller gets through `answer`.
     pub(super) fn new(
         state: S,
         work: F,
@@ -91,7 +92,7 @@ where
                 Ok(())
             }
             Err(error) => {
-                self.outcome = Err(told(&error));
+                self.outcome = Err(fault_of(&error));
                 Err(Undo(write_fault(&error)))
             }
         }
@@ -144,7 +145,7 @@ pub(super) fn serve(
         let committed = transact(writer, &mut members, more);
         let own = members.iter().find_map(|member| member.failed.and_then(|Undo(fault)| fault));
         health.note(committed.as_ref().err().and_then(write_fault).or(own));
-        let committed = committed.map_err(|error| told(&error));
+        let committed = committed.map_err(|error| fault_of(&error));
         members.into_iter().for_each(|member| member.work.answer(committed));
         next = next.or_else(|| jobs.blocking_recv());
     }

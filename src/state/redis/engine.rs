@@ -174,6 +174,7 @@ impl Redis {
         match self.verify_keys().await {
             Ok(()) => Ok(()),
             Err(KeyError::State(error)) => Err(error),
+            Err(KeyError::File(..)) => Err(StateError::Unavailable),
             Err(KeyError::Wrong(error)) => {
                 tracing::error!(%error, "state in Redis is not used until the key is corrected");
                 Err(StateError::Refused)

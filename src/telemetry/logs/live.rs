@@ -93,7 +93,7 @@ impl Subscriber {
     }
 }
 
-/// The lines that a subscriber wants. A field that is `None` leaves out no line.
+/// The lines that a subscriber wants. A field that is `None` accepts every line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineFilter {
     /// Only lines of this team.

@@ -152,7 +152,7 @@ impl Metrics {
         });
     }
 
-    /// Shows a family without labels whose number another part keeps.
+    /// Registers a family that has no labels. [`Metrics::render`] calls `source` for its number.
     pub fn read_one(&self, family: &'static Family, source: impl Fn() -> u64 + Send + Sync + 'static) {
         self.read_series(family, move || vec![(Vec::new(), source())]);
     }

@@ -287,7 +287,7 @@ pub const KNOWN_OWNERS: Family = Family {
     labels: &[],
 };
 
-/// Pending requests whose final answer has a place in the cache.
+/// The gauge of pending requests for whose final answer a cache slot is remembered.
 pub const PENDING_SLOTS: Family = Family {
     kind: Kind::Gauge,
     name: "pending_slots",

@@ -18,9 +18,9 @@ pub(super) struct Span {
 /// one.
 pub(super) type Find = (usize, usize);
 
-/// Turns finds into spans. A span cuts no escape and no mark in half. Outside of strings it covers whole literals,
-/// because half a number next to a string is not JSON. A find that contains the quotes of a string is ignored: no rule
-/// makes such a find, and the quotes in a secret would be escaped.
+/// Makes spans from the positions that the rules found. A span never cuts an escape or a mark in two. Outside of
+/// strings a span is widened to whole literals, because half a number next to a string is not JSON. A found part that
+/// contains a string's quotes is ignored: no rule makes one, and quotes in a secret are escaped.
 pub(super) fn frame(line: &[u8], mut finds: Vec<Find>) -> Vec<Span> {
     finds.sort_unstable();
     // One walk over the line serves all finds. `unit` is the beginning of the last escape or byte before `at`.

@@ -30,7 +30,7 @@ const DELAY: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest time for a batch that is being sent at a shutdown, and again for all batches after it.
 const LAST_TIMEOUT: Duration = Duration::from_millis(800);
-/// The longest answer of a collector that is read, in bytes.
+/// The largest number of bytes that are read of a collector's answer.
 const LONGEST_ANSWER: usize = 64 << 10;
 
 /// The reason why spans can't be exported.
