@@ -78,11 +78,16 @@ impl AdaptiveConcurrency {
     }
 
     /// Records the end of one delivery to a team. A success widens the team's lane by one, a failure halves it.
-    pub(super) fn give_back(&self, team: &TenantName, succeeded: bool) {
+    /// `succeeded` is `None` if nothing was sent, so the width stays.
+    pub(super) fn give_back(&self, team: &TenantName, succeeded: Option<bool>) {
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(team.clone()).or_default();
         lane.under_way = lane.under_way.saturating_sub(1);
-        lane.width = if succeeded { (lane.width + 1).min(WIDEST) } else { (lane.width / 2).max(1) };
+        lane.width = match succeeded {
+            Some(true) => (lane.width + 1).min(WIDEST),
+            Some(false) => (lane.width / 2).max(1),
+            None => lane.width,
+        };
         if lane.full {
             self.freed.notify_one();
         }
@@ -98,9 +103,11 @@ mod tests {
         let (lanes, team): (_, TenantName) = (AdaptiveConcurrency::default(), "lending".parse().unwrap());
         let places = || lanes.free([&team].into_iter(), false).first().map_or(0, |(_, places)| *places);
         assert_eq!(places(), WIDTH);
-        (0..3).for_each(|_| lanes.give_back(&team, false));
+        (0..3).for_each(|_| lanes.give_back(&team, Some(false)));
         assert_eq!(places(), 1);
-        (0..50).for_each(|_| lanes.give_back(&team, true));
+        lanes.give_back(&team, None);
+        assert_eq!(places(), 1, "nothing was sent");
+        (0..50).for_each(|_| lanes.give_back(&team, Some(true)));
         assert_eq!(places(), WIDEST);
         assert!(lanes.free([&team].into_iter(), true).is_empty(), "it wanted no more than it got");
     }

@@ -75,7 +75,7 @@ impl Callbacks {
         if let Some(attempt) = attempt {
             (self.hooks.note)(Note::Attempted(tenant, attempt));
         }
-        self.concurrency.give_back(tenant, attempt == Some(Attempt::Delivered));
+        self.concurrency.give_back(tenant, attempt.map(|attempt| attempt == Attempt::Delivered));
     }
 
     fn after(&self, delivery: &Delivery, sent: &Sent) -> (Attempt, DeliveryOutcome) {

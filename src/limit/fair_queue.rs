@@ -78,7 +78,7 @@ impl FairQueue {
                 let shared = Arc::clone(&self.0);
                 self.0.tasks.spawn(async move { shared.serve().await });
             }
-            (QueueEntry { shared: &self.0, tenant, ticket }, queue.max_wait)
+            (QueueEntry { shared: &self.0, tenant, weight, ticket }, queue.max_wait)
         };
         entry.wait(max_wait).await
     }
@@ -114,6 +114,7 @@ impl Drop for Slot {
 struct QueueEntry<'a> {
     shared: &'a Arc<Shared>,
     tenant: &'a TenantName,
+    weight: u32,
     ticket: Ticket,
 }
 
@@ -121,7 +122,7 @@ impl QueueEntry<'_> {
     async fn wait(mut self, most: Duration) -> Result<Slot, Duration> {
         match tokio::time::timeout(most, &mut self.ticket.slot).await {
             Ok(Ok(())) => Ok(Slot(Some(Arc::clone(self.shared)))),
-            _ => Err(self.shared.queue.lock().estimate(self.shared.clock.now(), self.tenant, 1)),
+            _ => Err(self.shared.queue.lock().estimate(self.shared.clock.now(), self.tenant, self.weight)),
         }
     }
 }
