@@ -27,8 +27,8 @@ const OWN_STATES: [DeliveryStatus; 3] = [DeliveryStatus::Queued, DeliveryStatus:
 impl Callbacks {
     /// Lists the callbacks that a query selects by `state`, `tenant` (operators only), `type`, `since`, `until`, `limit`,
     /// and `after` (the `next` of the previous page). `own` is the requesting team, or `None` for an operator. An
-    /// operator's query must name a state. A team sees only its own callbacks, in each of [`OWN_STATES`] unless the
-    /// query names one.
+    /// operator's query must name a state. A team sees only its own callbacks, in each of its own states unless the query
+    /// names one.
     ///
     /// # Errors
     /// Returns an error if the query is malformed, or if state can't be read.
