@@ -211,13 +211,19 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     let aside = with_suffix(path, ".before-restore");
     let is_there = path.exists();
     cache::delete_disk_cache(&cache::disk_cache_of(path)).map_err(file)?;
+    if !is_there {
+        // A log without its database would be applied to the new one. A state that was set aside earlier stays.
+        ["-wal", "-shm"].into_iter().try_for_each(|suffix| discard(&with_suffix(path, suffix)))?;
+        fs::rename(new, path).map_err(file)?;
+        return Ok(None);
+    }
     discard_all(&aside)?;
     let replaced = move_database(path, &aside).and_then(|()| fs::rename(new, path));
     if let Err(error) = replaced {
         let _ = move_database(&aside, path);
         return Err(file(error));
     }
-    Ok(is_there.then_some(aside))
+    Ok(Some(aside))
 }
 
 /// Renames a database with the write-ahead log beside it, which is left if the database was too damaged to be opened.
@@ -326,4 +332,29 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_state_is_set_aside_with_its_log_and_an_earlier_one_stays_if_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let read = |name: &str| fs::read_to_string(at(name)).ok();
+        let put = |files: &[&str]| files.iter().for_each(|name| fs::write(at(name), name).unwrap());
+        put(&["new", "x.db-wal", "x.db.before-restore"]);
+        assert!(replace(&at("x.db"), &at("new")).is_ok_and(|aside| aside.is_none()));
+        assert_eq!((read("x.db").as_deref(), read("x.db-wal")), (Some("new"), None));
+        assert_eq!(read("x.db.before-restore").as_deref(), Some("x.db.before-restore"));
+        put(&["newer", "x.db-wal"]);
+        assert!(replace(&at("x.db"), &at("newer")).is_ok_and(|aside| aside.is_some()));
+        assert_eq!((read("x.db").as_deref(), read("x.db-wal")), (Some("newer"), None));
+        assert_eq!(read("x.db.before-restore").as_deref(), Some("new"));
+        assert_eq!(read("x.db.before-restore-wal").as_deref(), Some("x.db-wal"));
+        // If the new file can't take its place, the former state is there again.
+        assert!(replace(&at("x.db"), &at("none")).is_err());
+        assert_eq!(read("x.db").as_deref(), Some("newer"));
+    }
 }

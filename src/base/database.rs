@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use writer::{Call, Job, Work};
 
 use error::write_fault;
-pub use error::{DatabaseError, WriteFault, fault_of};
+pub use error::{DatabaseError, WriteFault};
 use health::Health;
 pub use health::{Durability, RefusedWrites};
 
@@ -229,7 +229,7 @@ impl Database {
             let reader = reader.ok_or(DatabaseError::Closed)?;
             let found = catch_unwind(AssertUnwindSafe(|| look(&reader)));
             shared.readers.lock().push(reader);
-            found.unwrap_or(Err(rusqlite::Error::InvalidQuery)).map_err(|error| fault_of(&error))
+            found.unwrap_or(Err(rusqlite::Error::InvalidQuery)).map_err(|error| DatabaseError::from(&error))
         };
         tokio::task::spawn_blocking(look).await.unwrap_or(Err(DatabaseError::Refused))
     }

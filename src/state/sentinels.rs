@@ -4,7 +4,7 @@
 //! name yet. A fingerprint is a keyed hash, which does not reveal the key.
 
 use super::error::StateError;
-use crate::base::database::{self, Database, DatabaseError};
+use crate::base::database::{Database, DatabaseError};
 use crate::base::keyring::{self, Keyring};
 use crate::config;
 use crate::redis::scripts::node as scripts;
@@ -55,7 +55,7 @@ pub enum KeyError {
 
 /// Returns what an operator does if the database file can't be read for this error.
 fn advice(error: &rusqlite::Error) -> &'static str {
-    match database::fault_of(error) {
+    match DatabaseError::from(error) {
         DatabaseError::Damaged => {
             "the file is damaged: restore a backup with iluma-gateway restore, which sets the file aside; do not delete it"
         }

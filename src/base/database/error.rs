@@ -34,13 +34,15 @@ pub enum WriteFault {
     Io,
 }
 
-/// Returns the error for the caller, without SQLite's own text, which may quote the data of the write.
-pub fn fault_of(error: &rusqlite::Error) -> DatabaseError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    match error.sqlite_error_code() {
-        Some(DatabaseCorrupt | NotADatabase) => DatabaseError::Damaged,
-        Some(_) | None if write_fault(error).is_some() => DatabaseError::Unwritable,
-        Some(_) | None => DatabaseError::Refused,
+impl From<&rusqlite::Error> for DatabaseError {
+    /// Returns the error for the caller, without SQLite's own text, which may quote the data of the write.
+    fn from(error: &rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged,
+            Some(_) | None if write_fault(error).is_some() => Self::Unwritable,
+            Some(_) | None => Self::Refused,
+        }
     }
 }
 

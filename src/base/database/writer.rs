@@ -6,7 +6,7 @@
 //! There are no savepoints: SQLite would copy each page that work changes, and work rarely fails. If work fails, the
 //! whole transaction is undone, and its other work runs again.
 
-use super::error::{DatabaseError, WriteFault, fault_of, write_fault};
+use super::error::{DatabaseError, WriteFault, write_fault};
 use super::health::Health;
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -92,7 +92,7 @@ where
                 Ok(())
             }
             Err(error) => {
-                self.outcome = Err(fault_of(&error));
+                self.outcome = Err(DatabaseError::from(&error));
                 Err(Undo(write_fault(&error)))
             }
         }
@@ -145,7 +145,7 @@ pub(super) fn serve(
         let committed = transact(writer, &mut members, more);
         let own = members.iter().find_map(|member| member.failed.and_then(|Undo(fault)| fault));
         health.note(committed.as_ref().err().and_then(write_fault).or(own));
-        let committed = committed.map_err(|error| fault_of(&error));
+        let committed = committed.map_err(|error| DatabaseError::from(&error));
         members.into_iter().for_each(|member| member.work.answer(committed));
         next = next.or_else(|| jobs.blocking_recv());
     }
