@@ -11,6 +11,7 @@ use super::reports;
 use super::restore;
 use super::selection::Selection;
 use super::settlement::{Call, End};
+use crate::base::calendar::Day;
 use crate::state::{IdentityClaim, Membership};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -31,6 +32,8 @@ struct Keeper {
     news: Option<watch::Receiver<bool>>,
     pruned: Option<Instant>,
     exchanged: Instant,
+    /// The day of the last exchange.
+    day: Day,
     was_up: bool,
     outage: Outage,
     /// True once the journal was compared with this node's published lines.
@@ -51,11 +54,13 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
     let exchanged = ledger.clock.now();
     let last = "0-0".to_owned();
     let news = ledger.published.as_ref().map(|published| published.redis().watch());
+    let day = ledger.today();
     let mut keeper = Keeper {
         ledger,
         news,
         pruned: None,
         exchanged,
+        day,
         was_up: false,
         outage: Outage::default(),
         compared: false,
@@ -104,6 +109,11 @@ impl Keeper {
         self.was_up = up;
         if up && now.saturating_duration_since(self.exchanged) >= FLUSH_INTERVAL {
             self.exchanged = now;
+            let day = ledger.today();
+            if day != self.day {
+                // The day that is over is published again, so that Redis has its text.
+                ledger.changed([std::mem::replace(&mut self.day, day).to_string()]);
+            }
             exchange(&ledger, published, &mut self.last).await;
             reports::send(&ledger, published).await;
             reports::take(&ledger, published, &mut self.place).await;
@@ -190,7 +200,7 @@ async fn publish(ledger: &Inner, published: &PublishedLedgers, days: &BTreeSet<S
     // The journal records the publication before Redis does: in the other order, a crash between the two would make it
     // look like an older copy.
     let generation = ledger.database.write(journal::next_generation).await.ok()?;
-    published.publish(&rows, retention, generation).await.ok()
+    published.publish(&rows, ledger.today(), retention, generation).await.ok()
 }
 
 /// Schedules every day to be published again, because Redis may have lost them.

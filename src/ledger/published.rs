@@ -14,18 +14,18 @@ use crate::redis::scripts::ledger as scripts;
 use crate::redis::{Budget, RedisClient, RedisFailure};
 use futures_util::{StreamExt as _, stream};
 use hex::FromHex as _;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-/// The number of rows that are written in one round trip.
-const TOGETHER: usize = 500;
-/// The number of days that are read at once. A script reads one day, in about 2 ms for a large company if it has to make
-/// the day's text. Redis runs the scripts of a connection without a pause, so more of them would delay other requests.
+/// The number of lines that one script publishes.
+const LINES_TOGETHER: usize = 500;
+/// The number of days that are read at once. Redis runs the scripts of a connection without a pause, so more of them
+/// would delay other requests: a script that has to make the text of a day takes about 2 ms in a large company.
 const DAYS_TOGETHER: usize = 2;
-/// The time for which Redis keeps the text of a day for further reads, such as the other reads of one view of the
-/// console.
-const TEXT_LIFETIME: Duration = Duration::from_secs(60);
+/// The time for which Redis keeps the text of a day that a reader had to make, for the other reads of the same view of
+/// the console. A text that was made by publishing is kept as long as the lines.
+const READ_TEXT_LIFETIME: Duration = Duration::from_secs(60);
 /// The largest text of a day that Redis keeps, in bytes: a thousand teams on four nodes. For a year that is 183 MiB at
 /// most.
 const LARGEST_TEXT: usize = 512 << 10;
@@ -117,28 +117,41 @@ impl PublishedLedgers {
         self.redis.is_up()
     }
 
-    /// Publishes lines of this node's journal, and then the number of this publication.
-    pub(super) async fn publish(&self, rows: &[Row], kept: Duration, generation: i64) -> Result<(), RedisFailure> {
-        for some in rows.chunks(TOGETHER) {
-            let (mut pipeline, mut days) = (redis::pipe(), BTreeSet::new());
-            for Row { day, tenant, route, counts } in some {
-                days.insert(day);
-                let key = self.redis.keys().ledger_day(day);
-                let field = format!("{}|{tenant}|{route}", self.node);
-                let numbers = counts.numbers().map(|number| number.to_string()).join(",");
-                pipeline.cmd("HSET").arg(&key).arg(field).arg(numbers).ignore();
-                pipeline.cmd("EXPIRE").arg(&key).arg(kept.as_secs()).ignore();
+    /// Publishes lines of this node's journal, and then the number of this publication. `today` is the current day.
+    /// The lines and their days are kept for the time `kept`.
+    pub(super) async fn publish(
+        &self,
+        rows: &[Row],
+        today: Day,
+        kept: Duration,
+        generation: i64,
+    ) -> Result<(), RedisFailure> {
+        let today = today.to_string();
+        for day in rows.chunk_by(|one, next| one.day == next.day) {
+            let mut chunks = day.chunks(LINES_TOGETHER).peekable();
+            while let Some(lines) = chunks.next() {
+                // The text is made after the last lines of the day.
+                let is_over = chunks.peek().is_none() && lines[0].day != today;
+                self.publish_lines(lines, is_over, kept).await?;
             }
-            // The text goes after the lines have changed: one that is made in between would be an old one.
-            for day in days {
-                pipeline.cmd("UNLINK").arg(self.redis.keys().ledger_day_text(day)).ignore();
-            }
-            self.redis.pipeline::<()>(&Budget::background(), &pipeline).await?;
         }
         let mut note = redis::cmd("HSET");
         note.arg(self.redis.keys().ledger_generations()).arg(&self.node).arg(generation);
         let _: i64 = self.redis.command(&Budget::background(), &note).await?;
         Ok(())
+    }
+
+    /// Publishes lines of one day, at least one. Makes the text of the day if the day is over.
+    async fn publish_lines(&self, lines: &[Row], is_over: bool, kept: Duration) -> Result<(), RedisFailure> {
+        let Some(Row { day, .. }) = lines.first() else { return Ok(()) };
+        let mut script = scripts::PUBLISH.key(self.redis.keys().ledger_day(day));
+        script.key(self.redis.keys().ledger_day_text(day));
+        script.arg(kept.as_secs()).arg(if is_over { "over" } else { "current" }).arg(LARGEST_TEXT);
+        for Row { tenant, route, counts, .. } in lines {
+            let numbers = counts.numbers().map(|number| number.to_string()).join(",");
+            script.arg(format!("{}|{tenant}|{route}", self.node)).arg(numbers);
+        }
+        self.redis.script::<i64>(&Budget::background(), &script).await.map(|_| ())
     }
 
     /// Returns the number of this node's last publication, 0 before the first.
@@ -211,7 +224,7 @@ impl PublishedLedgers {
             Whose::Own => "new",
             Whose::Others => "recent",
         });
-        script.arg(TEXT_LIFETIME.as_secs()).arg(LARGEST_TEXT);
+        script.arg(READ_TEXT_LIFETIME.as_secs()).arg(LARGEST_TEXT);
         let text = self.redis.script(&Budget::background(), &script).await?;
         Ok((day, text))
     }

@@ -133,7 +133,8 @@ impl KeySpace {
         self.key(&format!("ledger:day:{day}"))
     }
 
-    /// Returns the key of the text of one day's published figures. The text is made when the figures are read.
+    /// Returns the key of the text of one day's published figures. Publishing makes the text of a day that is over, and a
+    /// reader makes the others.
     #[must_use]
     pub fn ledger_day_text(&self, day: &str) -> RedisKey {
         self.key(&format!("ledger:text:{day}"))

@@ -50,8 +50,9 @@ pub mod ledger {
     use std::sync::LazyLock;
 
     scripts! {
-        DAY = ["text.lua", "ledger/day.lua"];
+        DAY = ["text.lua", "ledger/day_text.lua", "ledger/day.lua"];
         MEET = ["ledger/meet.lua"];
+        PUBLISH = ["ledger/day_text.lua", "ledger/publish.lua"];
         REPORT = ["ledger/report.lua"];
     }
 }

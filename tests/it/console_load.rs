@@ -24,7 +24,7 @@ const DAYS: u32 = 90;
 /// Deliveries of each team, more than 10,000 in all; half of them are dead letters.
 const DELIVERIES: usize = 11;
 const DAY: Duration = Duration::from_secs(86400);
-/// The time of an answer, and the memory that all of them may leave behind. A build without optimisation is some ten times slower.
+/// The longest time of an answer, and the largest memory that all answers together may take. A build without optimisation is some ten times slower.
 const MOST_TIME: Duration = Duration::from_millis(if cfg!(debug_assertions) { 3000 } else { 300 });
 const MOST_MEMORY: u64 = 256 << 20;
 
@@ -113,7 +113,7 @@ async fn every_view_of_a_large_company_is_quick_and_takes_bounded_memory() {
         ("nodes", "/v1/nodes".into()),
         ("nodes", audit),
     ];
-    measure(&rig, &cookie, &questions, || {}).await;
+    measure(&rig, &cookie, &questions, MOST_TIME, || {}).await;
     rig.stop().await;
 }
 
@@ -126,12 +126,12 @@ async fn the_books_of_two_nodes_are_summed_quickly_and_in_bounded_memory() {
     let today = humantime::format_rfc3339_seconds(a.clock.wall()).to_string()[..10].to_owned();
     let days = async |folder: &Path| {
         let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
-        let fill = "WITH RECURSIVE days (ago) AS (SELECT 1 UNION ALL SELECT ago + 1 FROM days WHERE ago < ?2),
+        let fill = "WITH RECURSIVE days (ago) AS (SELECT 0 UNION ALL SELECT ago + 1 FROM days WHERE ago < ?2),
                 teams (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM teams WHERE number < ?3)
             INSERT INTO ledger_days (day, tenant, route, requests, hits, saved)
             SELECT date(?1, '-' || ago || ' days'), printf('team-%04d', number), route, 2, 2, 1000
             FROM days, teams, (SELECT 'bank' AS route UNION SELECT 'cft')";
-        assert_eq!(database.execute(fill, rusqlite::params![today, DAYS, 1000]).expect("lines"), 180_000);
+        assert_eq!(database.execute(fill, rusqlite::params![today, DAYS, 1000]).expect("lines"), 182_000);
     };
     let a = a.restart_after(&days).await;
     let b = b.restart_after(&days).await;
@@ -139,12 +139,18 @@ async fn the_books_of_two_nodes_are_summed_quickly_and_in_bounded_memory() {
         |ago: u32| humantime::format_rfc3339_seconds(a.clock.wall() - ago * DAY).to_string()[..10].to_owned();
     let range = format!("from={}&to={today}", ledger_day(DAYS));
     let sum = format!("/v1/usage?{range}&by=route");
+    let texts = || -> Vec<String> { redis.ask(cmd("KEYS").arg("*:ledger:text:*")) };
     let seen = async {
-        while a.operator("GET", &sum).send().await.json()["rows"][0]["requests"] != 360_000 {
+        while a.operator("GET", &sum).send().await.json()["rows"][0]["requests"] != 364_000 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        while texts().len() < DAYS as usize {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(6 * PATIENCE, seen).await.expect("the other node's lines");
+    tokio::time::timeout(6 * PATIENCE, seen)
+        .await
+        .expect("the other node's lines, and the texts of all days before today");
     let questions = [
         ("overview, two nodes", format!("/v1/usage?from={}&to={today}&by=day", ledger_day(30))),
         ("money, two nodes", format!("/v1/usage?{range}&by=day")),
@@ -155,14 +161,16 @@ async fn the_books_of_two_nodes_are_summed_quickly_and_in_bounded_memory() {
         ("money, two nodes", format!("/v1/usage?{range}&limit=10000")),
     ];
     let cookie = log_in(&a).await;
-    println!("the texts of the days are kept in Redis:");
-    measure(&a, &cookie, &questions, || {}).await;
-    println!("no text is kept, as at the first question:");
-    let forget = || {
-        let texts: Vec<Vec<u8>> = redis.ask(cmd("KEYS").arg("*:ledger:text:*"));
-        let _: u64 = if texts.is_empty() { 0 } else { redis.ask(cmd("DEL").arg(texts)) };
+    println!("further questions of a view: the text of today is kept too:");
+    measure(&a, &cookie, &questions, MOST_TIME, || {}).await;
+    println!("first questions of a view: a node has published lines of today since, so that its text has to be made:");
+    let forget = |is_forgotten: &dyn Fn(&str) -> bool| {
+        let forgotten: Vec<String> = texts().into_iter().filter(|text| is_forgotten(text)).collect();
+        let _: u64 = if forgotten.is_empty() { 0 } else { redis.ask(cmd("DEL").arg(forgotten)) };
     };
-    measure(&a, &cookie, &questions, forget).await;
+    measure(&a, &cookie, &questions, MOST_TIME, || forget(&|text| text.ends_with(&today))).await;
+    println!("Redis has lost the texts of all days:");
+    measure(&a, &cookie, &questions, 2 * MOST_TIME, || forget(&|_| true)).await;
     b.stop().await;
     a.stop().await;
 }
@@ -174,9 +182,9 @@ async fn log_in(rig: &Rig) -> String {
     log_in.header("set-cookie").split(';').next().expect("a cookie").to_owned()
 }
 
-/// Asks each question five times, after `prepare` each time, and prints the median time. Fails if one takes too long, or all of
-/// them too much memory.
-async fn measure(rig: &Rig, cookie: &str, questions: &[(&str, String)], prepare: impl Fn()) {
+/// Asks each question five times, after `prepare` each time, and prints the median time. Fails if a median is above `most`, or if
+/// all questions together take too much memory.
+async fn measure(rig: &Rig, cookie: &str, questions: &[(&str, String)], most: Duration, prepare: impl Fn()) {
     let before = memory("VmRSS");
     std::fs::write("/proc/self/clear_refs", "5").expect("the peak is reset");
     let mut slow = Vec::new();
@@ -194,12 +202,12 @@ async fn measure(rig: &Rig, cookie: &str, questions: &[(&str, String)], prepare:
         }
         times.sort();
         println!("{view:<20} {:>8.1} ms {:>10} bytes  {path}", times[2].as_secs_f64() * 1000.0, size);
-        if times[2] > MOST_TIME {
+        if times[2] > most {
             slow.push(path);
         }
     }
     let (grown, peak) = (memory("VmRSS").saturating_sub(before), memory("VmHWM").saturating_sub(before));
     println!("memory: {} MiB before, {} MiB more at most, {} MiB more now", before >> 20, peak >> 20, grown >> 20);
-    assert!(slow.is_empty(), "slower than {MOST_TIME:?}: {slow:?}");
+    assert!(slow.is_empty(), "slower than {most:?}: {slow:?}");
     assert!(peak < MOST_MEMORY, "{peak} bytes more");
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
 use crate::support::{Answer, PATIENCE, Redis, Rig};
+use redis::cmd;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,6 +13,8 @@ const COLUMNS: [&str; 3] = ["day", "tenant", "route"];
 const FIGURES: [&str; 9] =
     ["requests", "upstream_calls", "billable", "unknown", "hits", "collapsed", "shared", "cost", "saved"];
 const SUMS: [&str; 7] = ["day", "tenant", "route", "day,tenant", "day,route", "tenant,route", "day,tenant,route"];
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 const TEAMS: [&str; 4] = ["collections", "lending", "payments", "screening"];
 
 /// Returns the day so many days ago.
@@ -157,6 +160,59 @@ async fn sums_have_the_lines_of_all_nodes() {
     assert_eq!(far["rows"], Value::Array(summed(&lines, "route")), "Redis is asked for days that nodes keep");
     b.stop().await;
     a.stop().await;
+}
+
+/// Returns the text of a day that Redis keeps, and its remaining lifetime in seconds, once `is_meant` is true for the text (empty if
+/// there is none).
+async fn kept_text(redis: &Redis, day: &str, is_meant: impl Fn(&str) -> bool) -> (String, i64) {
+    let kept = async {
+        loop {
+            let keys: Vec<String> = redis.ask(cmd("KEYS").arg(format!("*:ledger:text:{day}")));
+            let text =
+                keys.first().and_then(|key| redis.ask::<Option<String>>(cmd("GET").arg(key))).unwrap_or_default();
+            if is_meant(&text) {
+                return (text, keys.first().map_or(0, |key| redis.ask(cmd("TTL").arg(key))));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, kept).await.unwrap_or_else(|_| panic!("Redis has another text of {day}"))
+}
+
+#[tokio::test]
+async fn publishing_makes_the_text_of_each_day_that_is_over_and_no_reader_has_to() {
+    let redis = Redis::start().await;
+    let rig = Rig::builder().redis(&redis).start().await;
+    let days: Vec<String> = (1..=2).rev().map(|ago| day(&rig, ago)).collect();
+    let rig = rig.restart_after(async |folder| fill(folder, &days, 1)).await;
+    for day in &days {
+        let (text, lifetime) = kept_text(&redis, day, |text| text.matches("|bank\n").count() >= 3).await;
+        let lines = asked(&rig, &format!("/v1/usage?from={day}&to={day}")).await.json();
+        assert_eq!(text.lines().count(), 2 * lines["rows"].as_array().expect("rows").len(), "{text}");
+        assert!(lifetime > 86400, "kept as long as the lines: {lifetime} s");
+    }
+    // A line of a day that is over changes: the text does too.
+    let update = format!("UPDATE ledger_days SET requests = 4711 WHERE day = '{}' AND route = 'ktp'", days[0]);
+    let rig = rig
+        .restart_after(async |folder| {
+            let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
+            database.execute(&update, []).expect("the lines");
+        })
+        .await;
+    kept_text(&redis, &days[0], |text| text.contains("\n4711,")).await;
+    // Today's lines change each second: their text is made by a reader, until the day is over.
+    let today = day(&rig, 0);
+    assert_eq!(rig.post("lending", BANK, QUESTION).send().await.status, 200);
+    let has_lines = async {
+        while redis.ask::<Vec<String>>(cmd("KEYS").arg(format!("*:ledger:day:{today}"))).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, has_lines).await.expect("today's lines");
+    kept_text(&redis, &today, str::is_empty).await;
+    rig.clock.advance(Duration::from_secs(86400));
+    kept_text(&redis, &today, |text| text.contains("|lending|bank\n1,1,")).await;
+    rig.stop().await;
 }
 
 async fn rig_knows_no(rig: &Rig, team: &str) {
