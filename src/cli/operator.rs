@@ -86,6 +86,9 @@ pub(super) enum OperatorError {
     /// The connection ended for another reason.
     #[error("no answer from the gateway at {0}: {1}")]
     Unreachable(Uri, String),
+    /// The gateway can't reach the other nodes, so its answer has no entries of theirs. Holds what is missing.
+    #[error("the answer is not complete ({0}): repeat the command once the gateway reaches Redis again")]
+    Partial(String),
     /// The gateway answered with an error, or the URL is invalid. Holds the text for the operator.
     #[error("{0}")]
     Refused(String),
@@ -95,7 +98,7 @@ impl Target {
     /// Sends a request to the admin API for an answer in JSON. Returns the body of the answer.
     ///
     /// # Errors
-    /// Returns an error if there is no answer, or if the answer is an error.
+    /// Returns an error if there is no answer, or if the answer is an error or not complete.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<String, OperatorError> {
         self.ask_for("application/json", (method, path, body)).await
     }
@@ -103,7 +106,7 @@ impl Target {
     /// Sends a request to the admin API for an answer of the media type `accepted`. Returns the body of the answer.
     ///
     /// # Errors
-    /// Returns an error if there is no answer, or if the answer is an error.
+    /// Returns an error if there is no answer, or if the answer is an error or not complete.
     pub(super) async fn ask_for(
         &self,
         accepted: &'static str,
@@ -137,13 +140,16 @@ impl Target {
         let answer = async {
             let response = client.request(request).await.map_err(|error| failed(&error))?;
             let status = response.status();
+            let missing = response.headers().get("x-gateway-partial").and_then(|missing| missing.to_str().ok());
+            let missing = missing.map(str::to_owned);
             let body =
                 Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| failed(&*error))?;
-            Ok::<_, OperatorError>((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+            Ok::<_, OperatorError>((status, missing, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
         };
         match tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| OperatorError::Silent(target.clone()))?? {
-            (StatusCode::OK, body) => Ok(body),
-            (_, body) => Err(OperatorError::Refused(body)),
+            (StatusCode::OK, None, body) => Ok(body),
+            (StatusCode::OK, Some(missing), _) => Err(OperatorError::Partial(missing)),
+            (_, _, body) => Err(OperatorError::Refused(body)),
         }
     }
 

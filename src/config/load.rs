@@ -910,7 +910,7 @@ like = "bank"
             ),
             (
                 with("[upstream]\nbase_url = \"https://api.iluma.ai#a\""),
-                "upstream.base_url: must be a URL of at most 2048 characters, without #",
+                "upstream.base_url: must be a URL of at most 2048 bytes, without #",
             ),
             (
                 with("[upstream]\nbase_url = \"https://u:5ec5e7@api.iluma.ai\""),

@@ -80,7 +80,7 @@ fn url(text: &str, schemes: &[&str], parts: UrlParts) -> Result<http::Uri, Strin
     let shape = || format!("must be a URL with a host, beginning with {}", schemes.join(":// or ") + "://");
     // `http::Uri` silently drops a fragment.
     if text.len() > MAX_URL || text.contains('#') {
-        return Err(format!("must be a URL of at most {MAX_URL} characters, without #"));
+        return Err(format!("must be a URL of at most {MAX_URL} bytes, without #"));
     }
     let url: http::Uri = text.parse().map_err(|_| shape())?;
     let authority = url.authority().ok_or_else(shape)?;

@@ -95,6 +95,7 @@ impl Owners {
             let count = group.len() as u64;
             while !group.is_empty() {
                 let outcomes = join_all(group.iter().map(|owning| self.state.own(owning.clone()))).await;
+                outcomes.iter().for_each(warn_if_refused);
                 let mut outcomes = outcomes.into_iter();
                 group.retain(|_| outcomes.next() == Some(Err(StateError::Unavailable)));
                 self.stalled.store(!group.is_empty(), Ordering::Relaxed);
@@ -142,11 +143,11 @@ impl Owners {
             self.known.forget(name);
         }
         // Most hits skip this write, so its future is on the heap and does not enlarge theirs.
-        match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
+        let outcome = Box::pin(self.within(redis, self.state.own(owning.clone()))).await;
+        outcome.iter().for_each(warn_if_refused);
+        match outcome {
             Some(Ok(())) => self.known.insert(name, newest),
-            Some(Err(error @ StateError::Refused)) => {
-                tracing::warn!(%error, "cannot store the owner of a record: the team may get 404 for it")
-            }
+            Some(Err(StateError::Refused)) => {}
             // The owner may have been written; writing it again changes nothing.
             Some(Err(StateError::Unavailable)) | None => {
                 // Without room the name is forgotten, so that the next answer writes the owner.
@@ -206,6 +207,13 @@ impl Owners {
         let owners = self.state.owners(account, id).await?;
         let others = owners.iter().any(|owner| owner.tenant != *tenant);
         Ok((owners.into_iter().find(|owner| owner.tenant == *tenant), others))
+    }
+}
+
+/// Logs that an owner is lost, if state refused it.
+fn warn_if_refused(outcome: &Result<(), StateError>) {
+    if let Err(error @ StateError::Refused) = outcome {
+        tracing::warn!(%error, "cannot store the owner of a record: the team may get 404 for it");
     }
 }
 

@@ -4,43 +4,61 @@ use crate::base::clock::Clock;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The leased entries, each with the end of its lease. Their number is bounded, because each caller asks for a bounded
-/// number of entries.
+/// The leased entries. Their number is bounded, because each caller asks for a bounded number of entries.
 #[derive(Debug)]
 pub(super) struct Leases<K> {
-    held: Mutex<HashMap<K, Instant>>,
+    held: Mutex<HashMap<K, Lease>>,
+    /// The number of leases so far: the fencing token of the newest one.
+    given: AtomicI64,
     clock: Clock,
+}
+
+#[derive(Debug)]
+struct Lease {
+    /// The time at which the lease ends.
+    until: Instant,
+    fencing_token: i64,
 }
 
 impl<K: Copy + Eq + Hash> Leases<K> {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { held: Mutex::default(), clock }
+        Self { held: Mutex::default(), given: AtomicI64::new(0), clock }
     }
 
     /// Returns the entries that are leased now.
     pub(super) fn held(&self) -> HashSet<K> {
         let (mut held, now) = (self.held.lock(), self.clock.now());
-        held.retain(|_, until| *until > now);
+        held.retain(|_, lease| lease.until > now);
         held.keys().copied().collect()
     }
 
-    /// Leases an entry.
-    fn take(&self, key: K, lease: Duration) {
-        let until = self.clock.now() + lease;
-        self.held.lock().insert(key, until);
+    /// Leases an entry. Returns the fencing token of the lease.
+    fn take(&self, key: K, lease: Duration) -> i64 {
+        let fencing_token = self.given.fetch_add(1, Ordering::Relaxed) + 1;
+        self.held.lock().insert(key, Lease { until: self.clock.now() + lease, fencing_token });
+        fencing_token
     }
 
-    /// Ends the lease of an entry.
-    pub(super) fn give_back(&self, key: &K) {
-        self.held.lock().remove(key);
+    /// Returns true if the entry was leased again after the lease with this fencing token ended.
+    pub(super) fn is_taken_over(&self, key: &K, fencing_token: i64) -> bool {
+        self.held.lock().get(key).is_some_and(|lease| lease.fencing_token != fencing_token)
+    }
+
+    /// Ends the lease of an entry, unless it is another lease than the one with this fencing token.
+    pub(super) fn give_back(&self, key: &K, fencing_token: i64) {
+        let mut held = self.held.lock();
+        if held.get(key).is_some_and(|lease| lease.fencing_token == fencing_token) {
+            held.remove(key);
+        }
     }
 
     /// Begins a hand-out of entries. If it is dropped before [`HandOut::keep`], because its caller was cancelled, its
     /// leases end.
     pub(super) fn hand_out(&self) -> HandOut<'_, K> {
-        HandOut { leases: self, keys: Vec::new() }
+        HandOut { leases: self, taken: Vec::new() }
     }
 }
 
@@ -48,23 +66,26 @@ impl<K: Copy + Eq + Hash> Leases<K> {
 #[derive(Debug)]
 pub(super) struct HandOut<'a, K: Copy + Eq + Hash> {
     leases: &'a Leases<K>,
-    keys: Vec<K>,
+    /// The leased entries, each with the fencing token of its lease.
+    taken: Vec<(K, i64)>,
 }
 
 impl<K: Copy + Eq + Hash> HandOut<'_, K> {
-    pub(super) fn take(&mut self, key: K, lease: Duration) {
-        self.leases.take(key, lease);
-        self.keys.push(key);
+    /// Leases an entry. Returns the fencing token of the lease.
+    pub(super) fn take(&mut self, key: K, lease: Duration) -> i64 {
+        let fencing_token = self.leases.take(key, lease);
+        self.taken.push((key, fencing_token));
+        fencing_token
     }
 
     /// Finishes the hand-out: the caller holds the leases now.
     pub(super) fn keep(mut self) {
-        self.keys.clear();
+        self.taken.clear();
     }
 }
 
 impl<K: Copy + Eq + Hash> Drop for HandOut<'_, K> {
     fn drop(&mut self) {
-        self.keys.iter().for_each(|key| self.leases.give_back(key));
+        self.taken.iter().for_each(|(key, fencing_token)| self.leases.give_back(key, *fencing_token));
     }
 }

@@ -108,6 +108,8 @@ pub struct Waiting {
     /// The fencing token under which the callback was handed out. The engine compares it to see if the callback has
     /// changed since then.
     pub(super) fencing_token: i64,
+    /// The fencing token of the lease in memory; 0 if the leases are in Redis.
+    pub(super) lease: i64,
 }
 
 /// A team that expects a record's callbacks, with the reference of its request.
@@ -398,6 +400,7 @@ impl Waiting {
             received: crate::base::clock::Clock::system().wall(),
             awaiting,
             fencing_token: 0,
+            lease: 0,
         }
     }
 }

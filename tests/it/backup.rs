@@ -1,7 +1,7 @@
 //! Copies of the state by command: made while it serves, restored with what was erased since.
 
 use crate::support::process::{Folder, Program};
-use crate::support::{Upstream, ask};
+use crate::support::{Redis, Upstream, ask};
 use std::os::unix::fs::PermissionsExt as _;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
@@ -91,6 +91,27 @@ async fn a_copy_is_restored_with_the_receipts_of_what_was_erased_since() {
     let (_, admin) = program.listening().await;
     let again = folder.order("erasures", &["--admin", &format!("http://{admin}")], "").await;
     assert_eq!(again.stdout, exported.stdout, "the receipt is kept");
+    end(program).await;
+}
+
+/// A file without the receipts of the other nodes would let their erased persons return at a restore.
+#[tokio::test]
+async fn receipts_are_exported_from_all_nodes_or_not_at_all() {
+    let upstream = Upstream::agreeing().await;
+    let mut redis = Redis::start().await;
+    let folder = Folder::new(&upstream.url()).env("REDIS", &redis.url());
+    let state = "[state]\nredis = { url = { env = \"REDIS\" } }\n";
+    folder.write("config.toml", &Folder::text(&upstream.url()).replace("[state]\n", state));
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    let admin = format!("http://{admin}");
+    let exported = async || folder.order("erasures", &["--admin", &admin], "").await;
+    let complete = exported().await;
+    assert_eq!(complete.code, Some(0), "{}", complete.stderr);
+    redis.kill();
+    let partial = exported().await;
+    assert_eq!((partial.code, partial.stdout.as_str()), (Some(1), ""), "{}", partial.stderr);
+    assert!(partial.stderr.contains("the answer is not complete"), "{}", partial.stderr);
     end(program).await;
 }
 

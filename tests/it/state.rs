@@ -160,6 +160,7 @@ suite!(
     who_was_answered_from_the_cache_waits_for_nothing,
     a_delivery_is_in_one_pair_of_hands,
     a_delivery_is_tried_again_when_it_is_due,
+    a_claimant_whose_lease_ended_concludes_nothing_but_a_delivery,
     claims_are_by_team,
     unowned_ones_are_kept_apart_until_an_owner_comes,
     dead_letters_are_listed_and_replayed,
@@ -436,6 +437,28 @@ async fn a_delivery_is_tried_again_when_it_is_due(engine: Engine) {
     engine.state.conclude(&again, DeliveryOutcome::Delivered).await.unwrap();
     engine.clock.advance(DAY);
     assert_eq!(engine.claim("lending").await.len(), 0);
+}
+
+async fn a_claimant_whose_lease_ended_concludes_nothing_but_a_delivery(engine: Engine) {
+    queued(&engine, 1).await;
+    let late = engine.claim("lending").await.remove(0);
+    engine.clock.advance(LEASE + Duration::from_secs(1));
+    let newer = engine.claim("lending").await.remove(0);
+    assert_eq!(newer.id, late.id);
+    let tomorrow = engine.clock.wall() + DAY;
+    for outcome in [DeliveryOutcome::Retry(tomorrow), DeliveryOutcome::Dead, DeliveryOutcome::Untried] {
+        engine.state.conclude(&late, outcome).await.unwrap();
+        assert_eq!(engine.claim("lending").await.len(), 0, "the newer claimant still has it: {outcome:?}");
+    }
+    assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
+    let soon = engine.clock.wall() + Duration::from_secs(1);
+    engine.state.conclude(&newer, DeliveryOutcome::Retry(soon)).await.unwrap();
+    engine.clock.advance(Duration::from_secs(2));
+    let again = engine.claim("lending").await.remove(0);
+    assert_eq!(again.attempts, 1, "the attempt of the newer claimant alone counts");
+    engine.state.conclude(&newer, DeliveryOutcome::Delivered).await.unwrap();
+    engine.clock.advance(DAY);
+    assert_eq!(engine.claim("lending").await.len(), 0, "the team has received it");
 }
 
 async fn claims_are_by_team(engine: Engine) {

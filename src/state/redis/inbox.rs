@@ -151,7 +151,7 @@ impl Redis {
         }
         let received = self.ours(parsed(received).ok_or(refused)?);
         let account = parsed(account).ok_or(refused)?;
-        Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token })
+        Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token, lease: 0 })
     }
 
     /// Stores one step of the decision about a callback. Returns the number of queued deliveries, and the team of each

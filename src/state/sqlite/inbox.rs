@@ -65,8 +65,8 @@ impl Sqlite {
         let (mut found, mut hand_out) = (Vec::new(), self.callbacks.hand_out());
         for (owners, row) in look {
             match self.shown(owners, &row) {
-                Ok(waiting) => {
-                    hand_out.take(row.name, lease);
+                Ok(mut waiting) => {
+                    waiting.lease = hand_out.take(row.name, lease);
                     found.push(waiting);
                 }
                 // The callback waits for its key, without delaying the others.
@@ -98,7 +98,7 @@ impl Sqlite {
             }
             FanOutDecision::Deliver(kind, copies) => self.fan_out(waiting, kind, copies, *bounds).await?,
         };
-        self.callbacks.give_back(&name);
+        self.callbacks.give_back(&name, waiting.lease);
         // An owner may have been added meanwhile, so the callback may be due again.
         self.arrived.notify_one();
         if made > 0 {
@@ -172,6 +172,7 @@ impl Sqlite {
             received: time(row.received),
             awaiting,
             fencing_token: row.touched,
+            lease: 0,
         })
     }
 

@@ -79,8 +79,8 @@ impl Sqlite {
         let (mut claimed, mut hand_out) = (Vec::new(), self.deliveries.hand_out());
         for row in rows {
             match row.shown(&self.secrecy) {
-                Ok(delivery) => {
-                    hand_out.take(delivery.id, lease);
+                Ok(mut delivery) => {
+                    delivery.fencing_token = hand_out.take(delivery.id, lease);
                     claimed.push(delivery);
                 }
                 // The delivery waits for its key, without an attempt.
@@ -104,6 +104,11 @@ impl Sqlite {
         conclusion: Conclusion,
     ) -> Result<(), StateError> {
         let (id, now, Conclusion { outcome, attempt }) = (delivery.id, self.now(), conclusion);
+        // The lease ended, and another claimant has the delivery. The outcome of that claimant counts, unless the team
+        // has received the delivery already.
+        if self.deliveries.is_taken_over(&id, delivery.fencing_token) && outcome != DeliveryOutcome::Delivered {
+            return Ok(());
+        }
         if outcome != DeliveryOutcome::Untried {
             let (attempts, probes) = outcome.counts(delivery);
             let history = extended(&delivery.history, attempt.as_ref());
@@ -124,7 +129,7 @@ impl Sqlite {
             };
             self.database.write(note).await?;
         }
-        self.deliveries.give_back(&id);
+        self.deliveries.give_back(&id, delivery.fencing_token);
         Ok(())
     }
 }
