@@ -1,8 +1,8 @@
 //! Recovery of a journal that is older than this node's published lines: a restored copy.
 //!
 //! Invariants: published numbers never fall; `billable <= Iluma's count <= billable + unknown` also holds for raised
-//! lines. Every publication has a generation, which the journal records before Redis has it, so exactly the journals
-//! whose generation is below the published one are older copies. A single node without Redis can't recognise an older
+//! lines. Every publication has a generation, which the journal records before Redis does. So a journal is an older
+//! copy exactly if its generation is below the published one. A single node without Redis can't recognise an older
 //! copy.
 
 use super::counts::Row;
