@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-/// A limit, by the name that refusals, `RateLimit` fields and metrics use.
+/// A kind of limit. Its name is the same in refusals, `RateLimit` fields and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Limit {
@@ -84,7 +84,7 @@ pub struct TenantLimits {
     /// The number of requests that may arrive at once; at least one if a rate is set.
     pub burst: Option<u32>,
     /// The largest number of requests that are handled at once. If none is configured, a tenant has half of
-    /// `server.max_in_flight`, so that no tenant can take all slots.
+    /// `server.max_in_flight`, so that one tenant can't use up the whole gateway.
     pub max_in_flight: usize,
     /// The share of the account's rate, relative to the other tenants' weights.
     pub weight: u32,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A watch over some files.
+/// A watch over files, with the fingerprint that each file had last.
 #[derive(Debug)]
 pub struct Watch {
     files: Looks,
