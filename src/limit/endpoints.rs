@@ -68,10 +68,11 @@ impl Endpoints {
         }))
     }
 
-    /// Waits for permission to call an endpoint, until `deadline` at most.
+    /// Waits until an endpoint accepts calls, but not beyond `deadline`. Returns the permission for one call. `redis`
+    /// bounds the waits for Redis.
     ///
     /// # Errors
-    /// Returns the time after which to try again, if the endpoint still backs off at the deadline.
+    /// Returns the time after which to try again, if the endpoint would still back off at the deadline.
     pub(super) async fn pass(&self, endpoint: &Endpoint, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         let shared = &self.0;
         let number = shared.passes.fetch_add(1, Ordering::Relaxed);
@@ -180,7 +181,8 @@ impl Drop for Pass {
 }
 
 impl Shared {
-    /// Waits until the endpoint takes the call of `pass`, but not beyond `deadline`.
+    /// Waits until the endpoint accepts the call of `pass`, but not beyond `deadline`. The error is the time after
+    /// which to try again.
     async fn wait(&self, mut pass: Pass, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         loop {
             // The listener is made before the look, so that no change between them is missed.

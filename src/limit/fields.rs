@@ -1,7 +1,7 @@
 //! `RateLimit` and `RateLimit-Policy`, the fields of draft-ietf-httpapi-ratelimit-headers-11.
 //!
-//! Invariants: the fields come from this node's memory; an answer gets the last built pair while that is younger than
-//! [`LIFETIME`], so under load the text is built once for many answers; a refusal lists its limit first, with 0
+//! Invariants: the fields come from this node's memory; an answer gets the last built pair of fields while this pair is
+//! younger than [`LIFETIME`], so under load it is built once for many answers; a refusal lists its limit first, with 0
 //! remaining.
 
 use super::refusal::Refusal;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// The time for which a built text is used again. Building takes about a microsecond, so one build in ten milliseconds
-/// costs nothing at any load. No team notices that values are so little out of date.
+/// costs nothing at any load. Values that are 10 ms old are exact enough for a team.
 const LIFETIME: Duration = Duration::from_millis(10);
 
 /// One limit of a tenant, as the fields show it.
@@ -30,7 +30,7 @@ pub(super) struct Item {
     pub(super) resets_in: Option<Duration>,
 }
 
-/// The fields of one answer.
+/// The values of `RateLimit` and `RateLimit-Policy` for one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimitFields {
     policy: HeaderValue,

@@ -3,7 +3,8 @@
 //! Tenants' rates use governor. A fair queue needs operations that governor lacks: returning a slot, the wait for the
 //! next slot without taking it, a pause, another rate at run time.
 //!
-//! Invariant: in any span of time, no more tokens are taken than the burst plus those that the rate adds in that span.
+//! Invariant: in any span of time, the tokens that are taken are at most the burst plus the tokens that the rate adds
+//! in that span.
 
 use std::time::{Duration, Instant};
 

@@ -65,7 +65,7 @@ impl Drop for InFlightSlot {
     }
 }
 
-/// A bound on bytes that are held.
+/// A bound on the bytes of request bodies that are held in memory.
 #[derive(Debug, Default)]
 pub(super) struct ByteBudget {
     held: AtomicUsize,

@@ -336,7 +336,7 @@ impl Limits {
         true
     }
 
-    /// Leaves the group of nodes.
+    /// Removes this node from the group of nodes that enforce the limits together.
     pub async fn leave(&self) {
         if let Some(nodes) = &self.nodes {
             nodes.leave().await;

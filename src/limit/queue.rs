@@ -1,4 +1,4 @@
-//! The fair queue of an account as plain data: its caller passes the time, and wakes the waiters.
+//! The fair queue of an account as plain data: its caller passes the time, and calls it when a slot is due.
 //!
 //! Invariants: while several tenants wait, each gets its share of the rate by weight, and unused shares go to the
 //! others by their weights (self-clocked fair queueing); an entry that would wait longer than `max_wait` is refused at

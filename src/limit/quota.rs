@@ -228,7 +228,7 @@ impl Counter {
         self.0.lock().give_back(day, [0, 0, rupiah]);
     }
 
-    /// Sends this node's amounts to the other nodes, and takes over theirs.
+    /// Sends this node's amounts to the other nodes, and stores the amounts that they sent.
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
         let mine = self.on_day(day).mine();
         let ask = Ask { day, mine, bounds: [None; 3] };
