@@ -21,7 +21,7 @@ const WIDTH: usize = 4;
 /// or for 512 teams with dead endpoints.
 const MOST_AT_ONCE: usize = 512;
 
-/// The concurrent deliveries, by team.
+/// The number of concurrent deliveries of each team, and the bound of this number.
 #[derive(Debug, Default)]
 pub(super) struct AdaptiveConcurrency {
     lanes: Mutex<BTreeMap<TenantName, Lane>>,
@@ -33,7 +33,7 @@ pub(super) struct AdaptiveConcurrency {
 struct Lane {
     width: usize,
     under_way: usize,
-    /// True if the last look-up of due deliveries found as many as were wanted, so that more may be due.
+    /// True if the last look-up found a due delivery for each free slot of the lane, so that more may be due.
     full: bool,
 }
 

@@ -46,7 +46,7 @@ const BOUNDS: Bounds = Bounds {
     answer_deadline: Duration::from_secs(25),
 };
 
-/// Returns the router of the `callbacks` listener with all its layers: `/callbacks/<account>` and
+/// Returns the router of the `callbacks` listener, with all its layers. It serves `/callbacks/<account>` and
 /// `/callbacks/<account>/<TYPE>`.
 pub fn inbox(callbacks: Arc<Callbacks>) -> Router {
     let mut paths = Router::new();
@@ -76,7 +76,8 @@ async fn counted(State(callbacks): State<Arc<Callbacks>>, request: Request, next
     response
 }
 
-/// Lets a request pass if its client is in one of the networks that callbacks may come from.
+/// Lets a request pass if its client is in one of the networks that callbacks may come from. Refuses every other
+/// request.
 async fn allowed(State(callbacks): State<Arc<Callbacks>>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().map(|client| client.address);
     if !is_allowed(callbacks.config.load().allow.as_deref(), client) {

@@ -64,7 +64,7 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
     }
 }
 
-/// Returns the configured tenants that own the callback's id, each with its reference. Returns none of them if the id
+/// Returns the configured tenants that own the callback's id, each with its reference. Returns an empty list if the id
 /// is not at Iluma's usual position.
 fn owners(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody) -> Vec<(TenantName, Option<Bytes>)> {
     let owners = waiting.awaiting.iter().filter(|owner| body.id.is_some() && config.teams.contains_key(&owner.tenant));

@@ -134,9 +134,9 @@ impl Callbacks {
         client.send(team, timeout, url, (&id, test.to_string().into())).await.attempt
     }
 
-    /// Returns Iluma's answer at `authentication_tokens` for the team: in the same shape, with the team's own token.
-    /// `upstream` is the body of Iluma's answer. If it is missing, or is no JSON object or list, the gateway makes the
-    /// whole answer.
+    /// Returns the answer at `authentication_tokens` for the team: Iluma's answer, with the team's own token in place
+    /// of the account's. `upstream` is the body of Iluma's answer. If it is missing, or is no JSON object or list, the
+    /// gateway makes the whole answer.
     #[must_use]
     pub fn tokens(&self, tenant: &TenantName, upstream: Option<&[u8]>) -> Bytes {
         let config = self.config.load();
@@ -154,7 +154,8 @@ impl Callbacks {
         serde_json::to_vec(&TokenSubstitution::new(&shape, &known, token).apply(shape)).unwrap_or_default().into()
     }
 
-    /// Returns the secrets that sign a team's callbacks, as JSON: the current one, and all of them.
+    /// Returns the secrets that sign a team's callbacks, as JSON: `webhook_secret` is the current secret, and
+    /// `webhook_secrets` lists all secrets.
     #[must_use]
     pub fn webhook_secret(&self, tenant: &TenantName) -> Bytes {
         let config = self.config.load();

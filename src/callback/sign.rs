@@ -23,7 +23,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Makes the credentials from the configuration, and derives missing ones.
+    /// Makes the credentials from the configuration. A missing token or secret is derived from the root key `root`.
     pub(super) fn new(root: &[u8; 32], name: &TenantName, tenant: &config::Tenant) -> Self {
         let token = tenant.callback_token.clone().unwrap_or_else(|| {
             let secret = derive::<32>(root, &format!("callback token of {name}"));
@@ -45,7 +45,7 @@ impl Credentials {
     }
 
     /// Returns the value of the header `webhook-signature`. It has one signature for each secret, so that a team may
-    /// verify with the old secret during a change.
+    /// still verify with the old secret while the secret is being replaced.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Option<HeaderValue> {
         let timestamp = timestamp.to_string();
         let signature = |mac: &Hmac<Sha256>| {
