@@ -1,4 +1,5 @@
-//! The circuit breaker around a Redis: while it is open only the keeper sends commands, which are probes.
+//! The circuit breaker around a Redis: while it is open, only its own loop sends commands, to find out if Redis
+//! answers.
 //!
 //! Invariants: at most one connection is in use; a connection that failed is never used again; a cause is logged only
 //! once until Redis answers again.
@@ -18,8 +19,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-/// The pause after a failure. It varies at random by up to a quarter, so that nodes do not probe in step. With the time
-/// of a probe it is far below the 5 s in which operation must be normal again.
+/// The pause after a failure. It varies at random by up to a quarter, so that nodes do not probe in step. A pause and a
+/// probe together take far less than the 5 s in which operation must be normal again.
 const COOL_OFF: Duration = Duration::from_millis(500);
 /// The interval of probes while Redis answers.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub(super) struct Breaker {
     since: Mutex<SystemTime>,
     /// Each different cause of the outage since Redis last answered.
     causes: watch::Sender<Vec<Cause>>,
-    /// Notifies the keeper that the connection can't be used any more.
+    /// Notifies the loop of [`keep`](Self::keep) that the connection can't be used any more.
     broken: Notify,
     channels: BTreeMap<String, broadcast::Sender<Vec<u8>>>,
 }

@@ -1,8 +1,8 @@
 //! The client of one Redis.
 //!
-//! Invariants: a request waits for Redis no longer than its [`Budget`]; while Redis is out no request sends a command,
-//! only the keeper of the [`Breaker`] does; a Redis that hangs, loads, refuses writes, is full or sends invalid answers
-//! counts as out, like a Redis that can't be reached.
+//! Invariants: a request waits for Redis no longer than its [`Budget`]; while Redis is out, no request sends a command,
+//! and only the loop of the [`Breaker`] does; a Redis that hangs, loads, refuses writes, is full or sends invalid
+//! answers counts as out, like a Redis that can't be reached.
 
 use super::breaker::Breaker;
 use super::budget::Budget;
@@ -307,7 +307,7 @@ impl std::fmt::Debug for RedisClient {
     }
 }
 
-/// Connects to a Redis once. Returns the reason why it can't be used; `None` if it can.
+/// Connects to a Redis once. Returns the reason why this Redis can't be used, or `None` if it can be used.
 pub async fn examine(target: &config::RedisTarget, keys: KeySpace) -> Option<Cause> {
     match Connector::new(target, keys, &[]) {
         Ok(connector) => connector.connect(|_| Ok(())).await.err(),

@@ -79,9 +79,8 @@ impl Connector {
         self.topology.is_cluster()
     }
 
-    /// Opens a connection to the server that holds `key`, which may be another node of a cluster. The future is boxed,
-    /// because the future of a request that waits for it would otherwise contain every step of a search through a
-    /// cluster.
+    /// Opens a connection to the server that holds `key`, which may be another node of a cluster. The future is boxed.
+    /// Otherwise the future of each request would be as large as that of a search through a cluster.
     pub(super) fn to_owner_of<'a>(&'a self, key: &'a RedisKey) -> BoxFuture<'a, Result<MultiplexedConnection, Cause>> {
         async move { opened(&self.topology.locate(key).await?.client).await }.boxed()
     }

@@ -13,11 +13,11 @@ use crate::iluma::person::Tag;
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 use std::sync::Arc;
 
-/// The version of the layout, which covers the names below and their values. A change that neighbouring versions of the
-/// gateway can't share gets the next number.
+/// The version of the layout: of the names below, and of the formats of their values. A change gets the next number if
+/// the gateway's previous version can't work with the new layout.
 pub(super) const LAYOUT_VERSION: u32 = 1;
 
-/// The end of the key of a cache entry's copy.
+/// The suffix of a key that holds the copy of a cache entry.
 const COPY: &[u8] = b":copy";
 
 /// The name of a key in Redis. Only a [`KeySpace`] makes names.
@@ -71,7 +71,7 @@ impl ToSingleRedisArg for Channel {}
 /// The readable part of a cache entry's name: its subject, and the tenant of a private entry.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryScope<'a> {
-    /// The name of the subject of the entry's answer.
+    /// The name of the subject of the stored answer, such as `bank`.
     pub subject: &'a str,
     /// The tenant of an entry that serves one tenant only; `None` for a shared entry.
     pub private: Option<&'a TenantName>,
@@ -85,7 +85,7 @@ pub struct KeySpace {
 }
 
 impl KeySpace {
-    /// Returns the names of all gateways with this root key.
+    /// Makes the key space that all gateways with this root key share.
     #[must_use]
     pub fn new(root: &[u8; 32]) -> Self {
         let [a, b, c, d] = *keyring::derive::<4>(root, "namespace v1");
@@ -222,7 +222,7 @@ impl KeySpace {
         self.key("key-sentinels")
     }
 
-    /// Returns the key of the sorted set of the audit log's ids.
+    /// Returns the key of the sorted set with the ids of the audit log's entries.
     #[must_use]
     pub fn audit_ids(&self) -> RedisKey {
         self.key("audit:ids")
@@ -234,7 +234,7 @@ impl KeySpace {
         self.key("audit:entries")
     }
 
-    /// Returns the key of the sorted set of the ids of erasure receipts.
+    /// Returns the key of the sorted set with the ids of erasure receipts.
     #[must_use]
     pub fn erasure_ids(&self) -> RedisKey {
         self.key("erasures:ids")
@@ -246,7 +246,7 @@ impl KeySpace {
         self.key("erasures:entries")
     }
 
-    /// Returns the key of the number of the registry's last change.
+    /// Returns the key that holds the number of the last change to the registry.
     #[must_use]
     pub fn registry_number(&self) -> RedisKey {
         self.key("registry:number")
@@ -314,8 +314,8 @@ impl KeySpace {
         key.ends_with(COPY)
     }
 
-    /// Returns a pattern for the keys of cache entries. `subject` and `private`, the tenant of private entries, may be
-    /// `*`.
+    /// Returns a pattern for the keys of cache entries. `subject` is the entries' subject, and `private` is the tenant
+    /// of private entries or `-` for shared entries. Each may be `*` for all.
     #[must_use]
     pub fn cache_entries(&self, subject: &str, private: &str) -> RedisKey {
         self.key(&format!("cache:entry:{subject}:{private}:*"))
@@ -327,19 +327,20 @@ impl KeySpace {
         self.named("cache:lease", key)
     }
 
-    /// Returns the key of the result of a call that is not cached, for waiters on other nodes.
+    /// Returns the key that holds the result of a call whose answer is not cached. Requests on other nodes wait for it.
     #[must_use]
     pub fn cache_result(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:result", key)
     }
 
-    /// Returns the key of the mark that a node waits for an entry.
+    /// Returns the key of a mark that is set while a node waits for an entry.
     #[must_use]
     pub fn cache_wanted(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:wanted", key)
     }
 
-    /// Returns the key of the cache slot of a pending request. `id` is the keyed hash of the request's id at Iluma.
+    /// Returns the key that names the place in the cache for the final answer to a pending request. `id` is the keyed
+    /// hash of the request's id at Iluma.
     #[must_use]
     pub fn cache_pending(&self, id: &[u8; 32]) -> RedisKey {
         self.named("cache:pending", id)
@@ -363,13 +364,13 @@ impl KeySpace {
         self.key("cache:epochs")
     }
 
-    /// Returns the key of the number of the cache's last change.
+    /// Returns the key that holds the number of the last change to the cache, such as a purge.
     #[must_use]
     pub fn cache_number(&self) -> RedisKey {
         self.key("cache:number")
     }
 
-    /// Returns the key of the sorted set of the cache's changes, by number.
+    /// Returns the key of the sorted set with the changes to the cache, ordered by their numbers.
     #[must_use]
     pub fn cache_changes(&self) -> RedisKey {
         self.key("cache:changes")
@@ -381,7 +382,7 @@ impl KeySpace {
         self.key("cache:membership")
     }
 
-    /// Returns the key of the number of entries that nodes removed from memory because of the change with this number.
+    /// Returns the key that counts the entries that nodes removed from memory because of the change `number`.
     #[must_use]
     pub fn cache_removed(&self, number: u64) -> RedisKey {
         self.key(&format!("cache:removed:{number}"))
