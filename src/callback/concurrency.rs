@@ -2,9 +2,10 @@
 //!
 //! Each team has a lane of its own, whose width is this number.
 //!
-//! Invariants: a team has at most [`WIDEST`] concurrent deliveries, and all teams together have at most
-//! [`MOST_AT_ONCE`]; a team whose endpoint keeps failing has only one, so that it takes little capacity from the
-//! others.
+//! Invariants:
+//! - A team has at most [`WIDEST`] concurrent deliveries, and all teams together have at most [`MOST_AT_ONCE`].
+//! - A team whose endpoint keeps failing has only one concurrent delivery, so that it takes little capacity from other
+//!   teams.
 
 use crate::base::name::TenantName;
 use crate::state::Delivery;
@@ -44,8 +45,8 @@ impl Default for Lane {
 }
 
 impl AdaptiveConcurrency {
-    /// Returns each of `teams` that has free slots, with the number of its free slots. If `only_full`, returns only
-    /// teams whose lanes are full, which means that more of their deliveries may be due.
+    /// Returns each of `teams` that has free slots, with the number of its free slots. If `only_full` is true, returns
+    /// only teams with full lanes: more deliveries of these teams may be due.
     pub(super) fn free<'a>(
         &self,
         teams: impl Iterator<Item = &'a TenantName>,

@@ -30,8 +30,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 /// The largest body that is accepted, in bytes: results have some kilobytes, and pictures are links.
 pub const MOST_BYTES: usize = 1 << 20;
 
-/// The longest wait for a slot to read a callback, and the longest time to store one. Iluma itself gives up after some
-/// 10 s.
+/// The longest wait for a slot to read a callback, and also the longest time to store a callback. Iluma itself gives up
+/// after some 10 s.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The header with the token.

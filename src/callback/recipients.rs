@@ -1,8 +1,10 @@
 //! The recipients of a callback: a pure decision.
 //!
-//! Invariants: a callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) the
-//! fallback owner, if neither is known in time; each recipient gets its own reference. Only (2) applies to a body whose
-//! id is not at Iluma's usual position, because nothing else identifies its owner.
+//! Invariants:
+//! - A callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) the fallback
+//!   owner, if neither (1) nor (2) is known in time.
+//! - Only (2) applies to a body whose id is not at Iluma's usual position, because nothing else identifies its owner.
+//! - Each recipient gets its own reference.
 
 use super::config::{Account, CallbackConfig};
 use crate::base::name::TenantName;

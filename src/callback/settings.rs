@@ -70,8 +70,8 @@ impl Callbacks {
         Ok(urls.into_iter().map(|(kind, url)| UrlSetting { kind, url }).collect())
     }
 
-    /// Returns the URL for a team's callbacks of a type: the URL that the team set, else the configured one. Returns
-    /// `None` if there is neither.
+    /// Returns the URL for a team's callbacks of a type: the URL that the team set, else the configured URL. Returns
+    /// `None` if no URL is set or configured.
     pub(super) async fn url(
         &self,
         tenant: &TenantName,
@@ -166,7 +166,7 @@ impl Callbacks {
     }
 }
 
-/// Returns the type that a query or a body names; `None` if neither names one.
+/// Returns the callback type that a query or a body names as `type`. Returns `None` if both have no members.
 fn named_kind(query: &str, content_type: Option<&str>, body: &[u8]) -> Result<Option<CallbackType>, SettingError> {
     let mut given = members(Some(FORM), query.as_bytes())?;
     if !body.is_empty() {

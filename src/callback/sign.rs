@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 /// The credentials by which a team recognises the gateway's callbacks.
 pub(super) struct Credentials {
     pub(super) token: SecretString,
-    /// The secrets as the team reads them, each `whsec_` and base64; the first is the current one.
+    /// The secrets as the team reads them, each `whsec_` and base64; the first is the current secret.
     pub(super) secrets: Vec<SecretString>,
     macs: Vec<Hmac<Sha256>>,
 }

@@ -1,8 +1,10 @@
 //! The client of teams' endpoints: one request, and the status of its answer.
 //!
-//! Invariants: the head of an answer arrives within the timeout, and its body is read for at most [`DRAIN_TIME`],
-//! whatever the endpoint does; no redirect is followed, no certificate passes unverified, nothing is sent to a URL that
-//! [`CallbackUrl`] forbids; an answer's body is never kept in memory.
+//! Invariants:
+//! - The head of an answer arrives within the timeout, and its body is read for at most [`DRAIN_TIME`], whatever the
+//!   endpoint does.
+//! - No redirect is followed, every certificate is verified, and nothing is sent to a URL that [`CallbackUrl`] forbids.
+//! - An answer's body is never kept in memory.
 
 use super::config::Team;
 use super::resolver::{Permitted, Unresolved};

@@ -39,7 +39,7 @@ impl Settings {
     /// but a gateway can't run with them.
     ///
     /// # Errors
-    /// Returns all faults of the file, as [`Settings::load`] does, except those of secrets and certificates.
+    /// Returns all faults of the file, as [`Settings::load`] does, except faults of secrets and certificates.
     pub fn load_without_secrets(path: &Path) -> Result<Self, Faults> {
         Self::load_with(path, Secrets::Skipped)
     }

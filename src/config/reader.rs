@@ -53,7 +53,7 @@ struct Notes {
     /// The paths of all requested keys, with `*` for a name that the operator chose and `[]` for an index in a list.
     asked: BTreeSet<String>,
     files: Vec<PathBuf>,
-    /// The values that `check` shows in place of those in the file.
+    /// The values that `check` shows in place of the values in the file.
     shown: Vec<Shown>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     pub(super) files: Vec<PathBuf>,
-    /// The values that `check` shows in place of those in the file.
+    /// The values that `check` shows in place of the values in the file.
     pub(super) shown: Vec<Shown>,
     /// The paths of all requested keys, with `*` for a name that the operator chose and `[]` for an index in a list.
     #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the file of defaults"))]

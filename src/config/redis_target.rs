@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// One Redis: a single server, or several servers, of which one holds the gateway's keys.
+/// One Redis: a single server, or a group of servers in which one server holds the gateway's keys.
 #[derive(Debug, Clone)]
 pub struct RedisTarget {
     /// The configuration key that names this Redis.

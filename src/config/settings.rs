@@ -199,7 +199,7 @@ pub struct Log {
 pub struct Otlp {
     /// The URL of the collector, to which the path `/v1/traces` is added.
     pub endpoint: http::Uri,
-    /// The share of traces that are sent, from 0 to 1. It concerns the traces that begin at this gateway.
+    /// The share of traces that are sent, from 0 to 1. It applies to traces that begin at this gateway.
     pub sample: f64,
     /// Certificates that are trusted in addition to the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,

@@ -298,9 +298,9 @@ const MAX_TENANTS: usize = 1000;
 const MAX_ACCOUNTS: usize = 100;
 /// The largest number of a team's keys. During a rotation a team has two, and some teams have one key for each service.
 const MAX_KEYS: usize = 32;
-/// The largest number of callback tokens: the old and the new one, during a change.
+/// The largest number of an account's callback tokens. While a token is being replaced, an account has two.
 const MAX_CALLBACK_TOKENS: usize = 4;
-/// The largest number of webhook secrets: the old and the new one, during a change.
+/// The largest number of a team's webhook secrets. While a secret is being replaced, a team has two.
 const MAX_WEBHOOK_SECRETS: usize = 4;
 /// The lengths in bytes that Standard Webhooks allows for a webhook secret.
 const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;

@@ -163,7 +163,7 @@ impl Ledger {
     /// Books a call that may be charged. Once this returns, the intent is on disk and the call may be sent. The intent
     /// is withdrawn if the future is dropped earlier, or if the booking is dropped without an outcome. `claim` is the
     /// claim of the request's idempotency key, if it has one. `reference` is the account, and the reference in the form
-    /// that Iluma receives. It can settle the call if the answer is lost.
+    /// that Iluma receives. The reference can settle the call if the answer is lost.
     ///
     /// # Errors
     /// Returns an error if the intent was not written; the call must not be made then.

@@ -1,8 +1,11 @@
 //! Settlements by hand: an operator reads Iluma's bill, and gives the outcome of calls whose outcome is unknown.
 //!
-//! Invariants: a call in flight is never settled by hand, because its own answer will decide it; only the node that
-//! booked a call settles it, once. Another node leaves an order for that node in Redis, and finds the reply there. Each
-//! node also shows its open calls in Redis.
+//! Invariants:
+//! - A call in flight is never settled by hand, because its own answer will decide it.
+//! - Only the node that booked a call settles it, once.
+//!
+//! Another node leaves an order for the booking node in Redis, and finds the reply there. Each node also shows its open
+//! calls in Redis.
 
 use super::batch;
 use super::charge::Outcome;
@@ -51,7 +54,7 @@ pub(super) async fn settle(
     Ok(done)
 }
 
-/// Settles calls of this journal in one transaction. Orders and results are by the call's number.
+/// Settles calls of this journal in one transaction. The orders and the results are indexed by the call's number.
 async fn settle_own(
     ledger: &Arc<Inner>,
     orders: BTreeMap<i64, HandOrder>,

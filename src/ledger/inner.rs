@@ -55,7 +55,7 @@ pub(super) struct Inner {
     pub(super) spent: Vec<Spent>,
     /// The number of the first call that this process may book.
     pub(super) first_new: i64,
-    /// Days whose lines were raised to the published ones, because the journal is a restored copy.
+    /// Days whose lines were raised to the published lines, because the journal is a restored copy.
     pub(super) restored: Mutex<BTreeSet<String>>,
     pub(super) node: String,
     /// Totals for metrics.

@@ -348,9 +348,9 @@ pub(super) fn millis(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the effect that a settlement by hand has on a call. It settles only a call with an unknown outcome that is
-/// not in flight: the call has ended, or it belongs to an earlier run, so that its number is below `first_new`.
-/// `booked` is the expected time of its booking; `None` accepts any time.
+/// Returns the effect that a settlement by hand has on a call. Only a call with an unknown outcome that is not in
+/// flight can be settled: the call has ended, or it is of an earlier run (its number is below `first_new`). `booked` is
+/// the expected time of the call's booking; `None` accepts any time.
 pub(super) fn standing(
     connection: &Connection,
     number: i64,
@@ -427,7 +427,7 @@ pub(super) fn note_restored(connection: &Connection, day: &str) -> rusqlite::Res
     connection.execute("INSERT OR IGNORE INTO ledger_restored VALUES (?1)", [day]).map(|_| ())
 }
 
-/// Returns the days whose lines were raised to the published ones, because the journal was a restored copy.
+/// Returns the days whose lines were raised to the published lines, because the journal was a restored copy.
 pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
     let mut select = connection.prepare("SELECT day FROM ledger_restored")?;
     let days = select.query_map([], |row| row.get(0))?;

@@ -1,7 +1,7 @@
 //! Settlements by reference in the journal.
 //!
-//! A callback or a GET about a record that no answer has named settles the oldest lost call with the same account,
-//! route and prefixed reference.
+//! If the answer to a call is lost, no answer has named the call's record. A callback or a GET about this record
+//! settles the oldest lost call with the same account, route and prefixed reference.
 //!
 //! | table | content |
 //! |---|---|
@@ -9,9 +9,12 @@
 //! | `ledger_references` | reported outcomes of such records, by the keyed hash of the id; each waits or was used |
 //! | `ledger_withdrawn` | the reported outcomes that have settled a call here, and that Redis must forget |
 //!
-//! Invariants: the reported outcome of a record settles one call at most; a call whose own answer named its record is
-//! settled only by that id; a reported outcome settles no call that was booked later; while a call with the reference
-//! is in flight, the reference settles nothing, because the call's own answer may name the record.
+//! Invariants:
+//! - The reported outcome of a record settles one call at most.
+//! - A call whose own answer named its record is settled only by the id of this record.
+//! - A reported outcome settles no call that was booked later.
+//! - While a call with the reference is in flight, the reference settles nothing, because the call's own answer may
+//!   name the record.
 
 use super::charge::Outcome;
 use super::journal::{self, By, Changes, OpenRow};
@@ -33,7 +36,7 @@ pub(super) struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Nothing,
-    /// This outcome was reported, and waited for its call.
+    /// This outcome was reported, and waited for the record's call.
     Waiting(Outcome),
     /// The reported outcome has settled a call.
     Used,
@@ -94,7 +97,7 @@ pub(super) fn use_up(connection: &Connection, name: CallName, rules: Rules) -> r
 }
 
 /// Records that a reported outcome has settled a call of this journal, so that Redis forgets it. An unknown outcome is
-/// not recorded, because the final one is still to come.
+/// not recorded, because the final outcome is still to come.
 pub(super) fn note_used(
     connection: &Connection,
     name: CallName,

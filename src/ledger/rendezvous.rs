@@ -1,8 +1,10 @@
 //! Settlements by reference over nodes: Redis matches reported outcomes with lost calls of all nodes.
 //!
-//! Invariants: a reported outcome is given to one call of one node, the oldest lost one with the reference; it is given
-//! only after a pause, in which the node of the record's own call may take it by the record's id; an outcome that Redis
-//! has not taken stays in the journal.
+//! Invariants:
+//! - A reported outcome is given to one call, the oldest lost call of all nodes with the reference.
+//! - This happens only after a pause, in which the node of the record's own call may take the outcome by the record's
+//!   id.
+//! - An outcome that Redis has not taken stays in the journal.
 
 use super::charge::Outcome;
 use super::inner::Inner;

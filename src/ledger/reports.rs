@@ -1,9 +1,11 @@
 //! Settlements by id over nodes: a reported outcome waits in Redis for the node of its call.
 //!
-//! Invariants: a reported outcome leaves the journal of the node that got it only after Redis has had it for a while;
-//! it leaves Redis only after the settlement is in the journal of the call's node. So it is not lost if a process ends,
-//! if Redis loses its newest writes, or if the call's node is down for a time. The node of a call asks for the
-//! outcomes, because only this node knows which of its calls are open.
+//! Invariants:
+//! - A reported outcome leaves the journal of the node that got it only after Redis has had it for a while.
+//! - A reported outcome leaves Redis only after the settlement is in the journal of the call's node.
+//!
+//! So an outcome is not lost if a process ends, if Redis loses its newest writes, or if the call's node is down for a
+//! time. The node of a call asks for the outcomes, because only this node knows which of its calls are open.
 
 use super::batch;
 use super::closing;

@@ -1,8 +1,10 @@
 //! The back-off of one endpoint as plain data: every method takes the time as an argument.
 //!
-//! Invariants: the refusal of a probe begins the next step, which has a longer wait; other refusals begin no step, so
-//! calls that were refused together count as one step; one call probes at a time; a success of the probe ends the
-//! back-off.
+//! Invariants:
+//! - The refusal of a probe begins the next step, which has a longer wait.
+//! - Other refusals begin no step, so calls that were refused together count as one step.
+//! - One call probes at a time.
+//! - A success of the probe ends the back-off.
 
 use std::time::{Duration, Instant};
 

@@ -2,9 +2,10 @@
 //!
 //! Iluma limits each method and path pattern separately.
 //!
-//! Invariants: a call to an endpoint that accepts calls costs one look-up in a map that is usually empty; a pass
-//! becomes invalid when its endpoint begins to refuse calls; if the probe's pass is dropped without a result, the next
-//! call may probe.
+//! Invariants:
+//! - A call to an endpoint that accepts calls costs one look-up in a map that is usually empty.
+//! - A pass becomes invalid when its endpoint begins to refuse calls.
+//! - If the probe's pass is dropped without a result, the next call may probe.
 
 use super::backoff::{Backoff, BackoffDecision, Refused};
 use super::shared::{Nodes, Probe, Seen};

@@ -46,7 +46,7 @@ impl Gcra {
         self.full_at.saturating_duration_since(now).saturating_sub(spare)
     }
 
-    /// Empties the bucket so that one token is there at `until`, and none before.
+    /// Empties the bucket: the next token is there at `until`, and no token is there earlier.
     pub(super) fn empty_until(&mut self, until: Instant) {
         self.full_at = self.full_at.max(until + self.interval() * (self.burst - 1));
     }

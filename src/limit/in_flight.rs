@@ -94,7 +94,8 @@ impl ByteBudget {
     }
 }
 
-/// The bytes that one request holds, in the gateway's budget and in its tenant's. Dropping it gives them back.
+/// The bytes that one request holds, in the gateway's budget and in its tenant's. Dropping the value gives the bytes
+/// back.
 #[derive(Debug)]
 pub(super) struct HeldBytes {
     budgets: [Arc<ByteBudget>; 2],

@@ -1,9 +1,11 @@
 //! Limits that several nodes enforce together, in Redis.
 //!
-//! Invariants: each decision is one script, on Redis' own time, so the nodes' clocks do not matter; a node's demand and
-//! counts expire or are replaced by its next message, so a dead node holds nothing for long and a repeated message
-//! counts once; while Redis is out, a node takes its part of each limit, by the last known number of nodes, and reports
-//! its use afterwards.
+//! Invariants:
+//! - Each decision is one script, on Redis' own time, so the nodes' clocks do not matter.
+//! - A node's demand and counts expire, or the node's next message replaces them. So a dead node holds nothing for
+//!   long, and a repeated message counts once.
+//! - While Redis is out, a node takes its part of each limit, by the last known number of nodes, and reports its use
+//!   afterwards.
 
 use super::backoff::{JITTER, Refused};
 use super::meter::{Amounts, Bounds, Meter};
@@ -20,7 +22,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(50);
 /// The timeout of a report to other nodes. No request waits for a report.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The longest time that a node may hold a probe. After it another node may probe. By default no call takes longer.
+/// The longest time that a node may hold a probe. After this time another node may probe. It is as long as the default
+/// of `upstream.timeout`.
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 /// The nodes that enforce limits together. Clones share the connection to Redis.

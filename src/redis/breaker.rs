@@ -37,7 +37,7 @@ pub(super) struct Breaker {
     up: watch::Sender<bool>,
     /// The time of the last change: Redis began to answer, or stopped answering.
     since: Mutex<SystemTime>,
-    /// Each different cause of the outage since Redis last answered.
+    /// The different causes of the outage, since Redis last answered.
     causes: watch::Sender<Vec<Cause>>,
     /// Notifies the loop of [`keep`](Self::keep) that the connection can't be used any more.
     broken: Notify,
@@ -112,7 +112,7 @@ impl Breaker {
         self.connection.load_full()
     }
 
-    /// Opens another connection to the server of the current one.
+    /// Opens another connection to the server of the current connection.
     pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
         self.connector.another().await
     }

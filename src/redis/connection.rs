@@ -68,7 +68,8 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Opens another connection to the server of the last one. The new connection receives no published messages.
+    /// Opens another connection to the server of the last connection. The new connection receives no published
+    /// messages.
     pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
         let client = self.located.lock().as_ref().map(|located| located.client.clone());
         opened(&client.ok_or(Cause::Disconnected)?).await

@@ -1,9 +1,12 @@
 //! The names of all keys and channels of gateways in Redis.
 //!
-//! Invariants: every name of the current layout, except [`root_sentinel`], begins with one hash tag,
-//! `{iluma-gateway:<hex>}`, so a cluster keeps all of them in one slot and a script may use any of them; the Redis user
-//! needs access to the keys `{iluma-gateway:*`; gateways with the same root key share these names; a name contains no
-//! data of a request, only names from the configuration and the route table, nodes, dates and keyed hashes.
+//! Invariants:
+//! - Every name of the current layout, except [`root_sentinel`], begins with the same hash tag,
+//!   `{iluma-gateway:<hex>}`. So a cluster keeps all keys in one slot, and a script may use any of them.
+//! - The Redis user needs access to the keys `{iluma-gateway:*`.
+//! - Gateways with the same root key share these names.
+//! - A name contains no data of a request, only names from the configuration and the route table, nodes, dates and
+//!   keyed hashes.
 //!
 //! The keys of state are named in `scripts/state/prelude.lua`, below [`KeySpace::state`].
 
@@ -133,7 +136,7 @@ impl KeySpace {
         self.key(&format!("ledger:day:{day}"))
     }
 
-    /// Returns the key of the text of one day's published figures. The text is made when the figures are read.
+    /// Returns the key with one day's published figures as text. The text is made when the figures are read.
     #[must_use]
     pub fn ledger_day_text(&self, day: &str) -> RedisKey {
         self.key(&format!("ledger:text:{day}"))
@@ -172,21 +175,22 @@ impl KeySpace {
         self.key(&format!("ledger:reply:{name}"))
     }
 
-    /// Returns the key of the sorted set of lost calls with one reference. `reference` is its keyed hash.
+    /// Returns the key of the sorted set with the lost calls that have the same reference. `reference` is its keyed
+    /// hash.
     #[must_use]
     pub fn ledger_lost(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:lost", reference)
     }
 
-    /// Returns the key of the Redis hash with the reported outcomes that wait for a lost call. They are about records
-    /// with one reference, whose keyed hash is `reference`.
+    /// Returns the key of the Redis hash with the records' reported outcomes that wait for a lost call. All these
+    /// records have the same reference, whose keyed hash is `reference`.
     #[must_use]
     pub fn ledger_said(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:said", reference)
     }
 
-    /// Returns the key of the Redis hash with the records whose outcome was given to a lost call. These records have
-    /// one reference, whose keyed hash is `reference`.
+    /// Returns the key of the Redis hash with the records whose outcome was given to a lost call. All these records
+    /// have the same reference, whose keyed hash is `reference`.
     #[must_use]
     pub fn ledger_used(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:used", reference)
