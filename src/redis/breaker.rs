@@ -1,5 +1,4 @@
-//! The circuit breaker around a Redis: while it is open, only its own loop sends commands, to find out if Redis
-//! answers.
+//! The circuit breaker around a Redis: while it is open, only its own loop sends commands, which are probes.
 //!
 //! Invariants: at most one connection is in use; a connection that failed is never used again; a cause is logged only
 //! once until Redis answers again.
