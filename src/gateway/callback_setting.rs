@@ -41,8 +41,8 @@ pub(super) async fn serve(
     Ok(json(shown.unwrap_or_default().into()))
 }
 
-/// Returns the body of Iluma's own answer to this request; `None` if Iluma does not answer with 200. The shape of this
-/// answer is not documented, so the gateway copies it for its own answer.
+/// Sends the request to Iluma too, and returns the body of Iluma's answer; `None` if Iluma does not answer with 200.
+/// Iluma does not document the shape of this body, so the gateway copies the shape for its own answer.
 async fn upstream_tokens(exchange: &mut Exchange<'_>) -> Option<Bytes> {
     // The call to Iluma contains nothing from the team.
     let target = PathAndQuery::try_from(exchange.route.target.path()).ok()?;

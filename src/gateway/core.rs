@@ -60,7 +60,7 @@ pub struct Parts {
     pub disk: Option<DiskLevel>,
     /// Makes person tags.
     pub persons: Persons,
-    /// The callback feature.
+    /// The service for callbacks: inbox, deliveries and the teams' URLs.
     pub callbacks: Arc<Callbacks>,
     /// Durable state.
     pub state: State,
@@ -68,11 +68,11 @@ pub struct Parts {
     pub registry: Registry,
     /// The audit log.
     pub audit: AuditLog,
-    /// The counts of clients that sent wrong keys.
+    /// The numbers of wrong keys, counted by client address.
     pub failures: AuthFailures,
     /// The ledger.
     pub ledger: Ledger,
-    /// The nodes that share limits, if there are several.
+    /// The connection to the other nodes for shared limits; `None` if there is only this node.
     pub nodes: Option<Nodes>,
 }
 
@@ -158,14 +158,14 @@ impl Gateway {
         config.report();
     }
 
-    /// Exchanges limits with other nodes, if there are any. It is called once a second.
+    /// Exchanges the use of limits with other nodes, if there are any. The caller does this once a second.
     pub async fn heartbeat(&self) {
         let config = self.config.load_full();
         config.limits.heartbeat().await;
     }
 
-    /// Takes over the back-off of endpoints from the other nodes whenever it changes, until the future is dropped.
-    /// Returns at once if there are no other nodes.
+    /// Waits for changes of the endpoints from which other nodes are backing off, and applies each change here. Goes on
+    /// until the future is dropped. Returns at once if there are no other nodes.
     pub async fn follow_backoff(&self) {
         let Some(nodes) = &self.nodes else { return };
         let mut news = nodes.news();

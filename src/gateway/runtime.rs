@@ -41,7 +41,8 @@ pub(super) struct RuntimeConfig {
     pub(super) redis_timeout: Duration,
     /// The contact that refusals name.
     pub(super) contact: Option<String>,
-    /// Headers that are sent in addition to the canonical ones on rows with shared answers.
+    /// The clients' headers that operators allow on rows whose answers may be shared. They are sent to Iluma in
+    /// addition to the gateway's own headers.
     pub(super) forward_headers: Vec<HeaderName>,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,

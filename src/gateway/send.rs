@@ -164,7 +164,7 @@ impl Exchange<'_> {
     }
 }
 
-/// The result of a call that may have to be finished without its request.
+/// The result of a call, which may have to be finished after its request has ended.
 trait Outlive: Send + 'static {
     fn outlive(self) -> impl Future<Output = ()> + Send;
 }
