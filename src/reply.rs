@@ -35,7 +35,7 @@ pub use crate::base::web::GATEWAY_ERROR;
 /// The challenge of a 401 (RFC 7617): the key is the user, the password is empty.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gateway\", charset=\"UTF-8\"");
 
-/// The reason why a request gets no answer from upstream.
+/// The reason why the gateway answers a request with an error of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The path is malformed, or servers may read it as another path.

@@ -28,7 +28,8 @@ pub struct Tenant {
     pub name: TenantName,
     /// The team's account.
     pub account: AccountName,
-    /// The account's index in the configuration, which also finds the account's credential.
+    /// The account's index in the configuration. Other parts keep their data about the account, such as its credential,
+    /// under this index.
     pub account_index: usize,
     /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,

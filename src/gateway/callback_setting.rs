@@ -1,4 +1,4 @@
-//! Callback settings, which belong to the team: none of them reaches Iluma.
+//! Callback settings, which belong to the team. No setting of a team reaches Iluma.
 //!
 //! Invariant: no team ever receives the account's callback token.
 
@@ -41,7 +41,7 @@ pub(super) async fn serve(
     Ok(json(shown.unwrap_or_default().into()))
 }
 
-/// Sends the request to Iluma too, and returns the body of Iluma's answer; `None` if Iluma does not answer with 200.
+/// Sends a GET of the same path to Iluma, and returns the body of the answer; `None` if Iluma does not answer with 200.
 /// Iluma does not document the shape of this body, so the gateway copies the shape for its own answer.
 async fn upstream_tokens(exchange: &mut Exchange<'_>) -> Option<Bytes> {
     // The call to Iluma contains nothing from the team.

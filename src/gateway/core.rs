@@ -58,7 +58,7 @@ pub struct Parts {
     pub redis: Option<RedisClient>,
     /// The cache's level on disk, if the cache has one.
     pub disk: Option<DiskLevel>,
-    /// Makes person tags.
+    /// The part that makes person tags.
     pub persons: Persons,
     /// The service for callbacks: inbox, deliveries and the teams' URLs.
     pub callbacks: Arc<Callbacks>,
@@ -128,7 +128,7 @@ impl Gateway {
     /// counters and limits continue.
     ///
     /// # Errors
-    /// Returns the errors of [`Gateway::new`]; then everything is unchanged.
+    /// Returns the errors of [`Gateway::new`]. After an error everything is unchanged.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.config.load_full();
         let environment = Environment {
@@ -145,12 +145,13 @@ impl Gateway {
         Ok(())
     }
 
-    /// Closes upstream connections that carry no request. It is called before the process ends.
+    /// Closes the connections to Iluma that carry no request, before the process ends.
     pub fn close(&self) {
         self.config.load().upstream.close();
     }
 
-    /// Closes idle upstream connections, and reports time-dependent numbers to metrics. It is called from time to time.
+    /// Closes idle connections to Iluma, and reports numbers that change with time to metrics. The caller does this at
+    /// intervals.
     pub fn sweep(&self) {
         let config = self.config.load();
         config.upstream.sweep();

@@ -197,7 +197,7 @@ impl Gateway {
     }
 }
 
-/// The parts of an answer that its other callers, the cache and state need.
+/// The parts of an answer that other waiting requests, the cache and state need.
 struct Read {
     /// The body as a template for any caller's reference.
     template: JsonTemplate,

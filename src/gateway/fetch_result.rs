@@ -12,10 +12,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time for which the body of a callback is kept. If the callback arrived before the answer to its POST, the answer
-/// must follow within this time.
+/// The time for which the body of a callback is kept, because a callback may arrive before the answer to its POST.
 const OVERTAKING_LIFETIME: Duration = Duration::from_secs(5);
-/// The largest total size in bytes of the bodies of callbacks that arrived before the answer to their POST.
+/// The largest total size in bytes of the kept bodies of callbacks.
 const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 
 /// The result of one call, for every request that waits for it.

@@ -1,4 +1,4 @@
-//! The record owners that this process has written, and need not write again for some time.
+//! The record owners that this process has written. They need not be written again for some time.
 //!
 //! Invariants:
 //! - A name may be forgotten. It is never confused with another name.

@@ -1,4 +1,4 @@
-//! OPTIONS: answers with the methods of the rows for a path, and sends nothing.
+//! OPTIONS: answers with the methods that the route table has for a path, and sends nothing to Iluma.
 
 use super::runtime::RuntimeConfig;
 use crate::iluma::routes::Route;

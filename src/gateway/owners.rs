@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, mpsc, watch};
 
-/// The largest number of owners and newer references in the queue of later writes.
+/// The largest number of owners and newer references in the queue for later writes.
 const MOST_LATE: usize = 4096;
 /// The largest number of queued owners and references that are written at the same time.
 const MOST_TOGETHER: usize = 256;

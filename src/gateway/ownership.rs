@@ -20,7 +20,7 @@ use crate::upstream::Collected;
 use bytes::Bytes;
 use http::Response;
 
-/// The knowledge of state about the owner of a record, before Iluma is called.
+/// The owner of a record according to state, which is read before Iluma is called.
 pub(super) enum Known {
     /// The team is an owner.
     Own(Owner),

@@ -1,4 +1,4 @@
-//! Records by id, or a list of the team's own records.
+//! The handler of a GET of a record by its id, or of a list of the team's own records.
 
 use super::call_reference::{CallReference, answered};
 use super::exchange::Exchange;

@@ -61,7 +61,7 @@ pub(super) struct RequestLog {
     pub(super) secure: bool,
     tenant: Option<TenantName>,
     tally: Option<Arc<Tally>>,
-    /// The index of the tenant.
+    /// The index of the tenant; `None` while no tenant is known.
     pub(super) tenant_index: Option<usize>,
     time: SystemTime,
     started: Instant,
@@ -76,7 +76,7 @@ pub(super) struct RequestLog {
     upload: Option<Arc<Progress>>,
     response_bytes: u64,
     permit: Option<Arc<Permit>>,
-    /// The observer of a streamed answer whose body decides the call's charge.
+    /// The observer of a streamed answer, if the answer's body decides the outcome of a call.
     pub(super) observer: Option<Box<ResponseObserver>>,
     _in_flight: Counted,
     pub(super) route: RouteName,

@@ -164,7 +164,7 @@ impl RuntimeConfig {
         quotas.filter(|state| state.limit == Limit::BudgetMonth).map(|state| state.used).sum()
     }
 
-    /// Reports time-dependent numbers to metrics.
+    /// Reports numbers that change with time to metrics: quotas, circuits and back-offs.
     pub(super) fn report(&self) {
         (0..self.metrics.len()).for_each(|index| self.report_quotas(index, None));
         for (index, account) in self.accounts.iter().enumerate() {

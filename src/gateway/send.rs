@@ -114,7 +114,7 @@ impl Exchange<'_> {
         Ok(received)
     }
 
-    /// Admits a call and makes it. A call that outlives its client keeps the client's slot in flight.
+    /// Admits a call and makes it. A call that outlives its client keeps the client's slot in flight occupied.
     async fn make<T, F>(
         &mut self,
         route: RouteName,

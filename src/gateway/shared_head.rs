@@ -35,7 +35,8 @@ impl<'a> SharedHead<'a> {
         Self::judged(sent, forwarded, content_type, is_unclear)
     }
 
-    /// Decides the same for a GET. A GET has no body, so its content type has no meaning.
+    /// Decides by the head of a GET whether the answer may be cached and shared. A GET has no body, so its content type
+    /// has no meaning.
     pub(super) fn of_get(sent: &'a HeaderMap, forwarded: &'a [HeaderName]) -> Self {
         Self::judged(sent, forwarded, ContentType::None, sent.contains_key(CONTENT_ENCODING))
     }

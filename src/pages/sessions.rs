@@ -36,7 +36,8 @@ pub struct Session<T> {
     pub holder: Arc<str>,
     /// The role or the key that belongs to the session's secret at the time of this request.
     pub standing: T,
-    /// The value that orders from the session's pages carry, against cross-site request forgery.
+    /// The secret value that orders from the session's pages must carry. It protects against cross-site request
+    /// forgery.
     pub csrf: Arc<str>,
 }
 
@@ -76,10 +77,10 @@ impl Sessions {
         Ok(id)
     }
 
-    /// Returns the session with this id, and restarts its idle time. `standing` gets the holder's name and the hash of
-    /// the secret that opened the session. It returns the role or the key that belongs to the secret now. It returns
-    /// `None` if the secret is no longer valid, which ends the session. The result is `None` if there is no valid
-    /// session.
+    /// Returns the session with this id, and restarts its idle time. Returns `None` if there is no valid session.
+    /// `standing` is a function of the holder's name and the hash of the secret that opened the session. The function
+    /// returns the role or the key that belongs to the secret now. If it returns `None`, the secret is no longer valid,
+    /// and the session ends.
     ///
     /// # Errors
     /// Returns an error if state can't be read, and this node has no recent copy of the session.

@@ -30,7 +30,8 @@ use tokio_rustls::TlsAcceptor;
 /// The largest number of open h2 streams of one connection. Each costs a task and a window.
 const MOST_STREAMS: u32 = 128;
 
-/// The flow-control window of an h2 stream: the unread bytes that a client may send on it.
+/// The flow-control window of an h2 stream: the number of bytes of one request that a client may send before the
+/// gateway reads them.
 const STREAM_WINDOW: u32 = 64 << 10;
 /// The flow-control window of an h2 connection. It is large enough for every stream to fill its own window, so an
 /// upload that Iluma reads slowly does not delay other requests.

@@ -65,7 +65,7 @@ impl Streams {
 }
 
 impl Stream {
-    /// Wraps the answer's body, so that the times are recorded at which the connection requests its pieces.
+    /// Wraps the answer's body. The wrapper records when the connection requests the next piece.
     pub(super) fn carry<B>(self, body: B) -> Carried<B> {
         self.waits();
         Carried { body, stream: self }

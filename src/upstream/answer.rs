@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The largest answer in bytes that is read whole. A thousand watchlist matches fit into it.
+/// The largest answer, in bytes, that is read into memory as a whole. A thousand watchlist matches fit into it.
 const LARGEST_ANSWER: usize = 8 << 20;
 
 /// An answer's body as it arrives. An h1 connection returns to the pool with the last byte. If the body is dropped

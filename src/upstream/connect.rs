@@ -35,7 +35,7 @@ const BUFFER: usize = 64 << 10;
 /// longer, so in practice the bytes bound a head.
 const MOST_FIELDS: usize = BUFFER / 16;
 
-/// The window of an h2 stream: the unread bytes that Iluma may send of one answer.
+/// The window of an h2 stream: the number of bytes of one answer that Iluma may send before the gateway reads them.
 const STREAM_WINDOW: u32 = 128 << 10;
 /// The window of an h2 connection. It is large enough for every stream to fill its own window, so a client that reads
 /// its answer slowly does not delay other clients.

@@ -15,13 +15,13 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Returns the credential of an account. In answers only this account's key is hidden.
+    /// Returns the credential of an account. Answers to its calls are searched only for this account's key.
     #[must_use]
     pub fn new(api_key: &SecretString) -> Self {
         Self::with_secrets(api_key, Arc::new(Secrets::new([api_key], [])))
     }
 
-    /// Returns the credential of an account. No answer to its calls shows a secret in `hidden`.
+    /// Returns the credential of an account. Answers to its calls are searched for the secrets in `hidden`.
     #[must_use]
     pub fn with_secrets(api_key: &SecretString, hidden: Arc<Secrets>) -> Self {
         let basic = STANDARD.encode(format!("{}:", api_key.expose_secret()));

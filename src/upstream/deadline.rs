@@ -1,4 +1,4 @@
-//! The deadlines of an answer.
+//! The deadline of an answer's head, and the time limits for waits.
 
 use super::error::CallError;
 use super::outgoing::{Progress, Stage};
@@ -23,7 +23,7 @@ pub struct Timeouts {
 pub(super) struct ResponseDeadline {
     progress: Option<Arc<Progress>>,
     timeouts: Timeouts,
-    /// The time at which the body last moved or was complete.
+    /// The time of the body's last progress, or of its end.
     since: Instant,
     seen: u64,
     sending: bool,

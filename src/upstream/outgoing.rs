@@ -67,7 +67,7 @@ impl Outgoing {
         request
     }
 
-    /// Reverts [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left.
+    /// Reverts [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left this process.
     pub(super) fn from_request(request: Request<OutgoingBody>, repeatable: bool) -> Self {
         let (parts, body) = request.into_parts();
         let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
@@ -88,9 +88,9 @@ impl Outgoing {
 pub enum OutgoingBody {
     /// The request has no body.
     Empty,
-    /// A body that was read already; `None` once it was passed on.
+    /// A body in memory; `None` once it was passed to the connection.
     Full(Option<Bytes>),
-    /// A body that is passed on as the client sends it.
+    /// A body that is passed on while the client sends it.
     Stream {
         /// The client's body, with the gateway's filters around it.
         body: BoxBody<Bytes, BoxError>,

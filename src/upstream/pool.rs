@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The largest number of unused h1 connections that are kept. More connections are the rest of a burst that is over.
+/// The largest number of unused h1 connections that are kept. Further connections are left from a burst that is over,
+/// and are closed.
 const MOST_IDLE: usize = 512;
 
 /// The connections that are kept for further requests.

@@ -46,7 +46,8 @@ impl Default for RetryBudget {
 }
 
 /// Returns true if an immediate repetition may succeed: Iluma was unreachable, the connection broke, or a proxy could
-/// not reach a server (502, 503 or 504). A server that sends `retry-after` is not asked before that time.
+/// not reach a server (502, 503 or 504). Returns false for an answer with `retry-after`, because its server demands a
+/// wait.
 #[must_use]
 pub fn may_succeed_next(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
     match sent {

@@ -23,7 +23,7 @@ const SHORTEST: usize = 8;
 /// (`\u0025\u0036\u0031`).
 const SPELLING: usize = 18;
 
-/// The secrets of all accounts, in a form that is searched for in answers.
+/// The search for the secrets of all accounts in answers.
 pub struct Secrets {
     /// The secrets in clear and as Basic credentials, sorted.
     patterns: Vec<Zeroizing<Vec<u8>>>,
@@ -113,7 +113,7 @@ impl Secrets {
         tail.len() - start
     }
 
-    /// Returns the length of the longest end of `text` that is a proper beginning of a secret.
+    /// Returns the length of the longest end of `text` that is the beginning of a secret, and not a whole secret.
     fn begins(&self, text: &[u8]) -> usize {
         let longest = self.reach / SPELLING;
         let begins = |end: &[u8]| {

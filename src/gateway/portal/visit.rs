@@ -25,7 +25,8 @@ use std::time::Duration;
 const LONGEST_FORM: usize = 4096;
 /// The time in which the whole form must arrive.
 const FORM_TIME: Duration = Duration::from_secs(10);
-/// The path of the page. The cookie is for the paths below it, so the page itself ends with a slash.
+/// The path of the page and of the session's cookie. It ends with a slash, because a browser sends the cookie only for
+/// this path and the paths below it.
 const PAGE: &str = "/_gateway/";
 
 /// A part of the portal, by its path: the page, the log-in, the log-out, or a file.
@@ -103,7 +104,7 @@ async fn show(
     Ok(html(StatusCode::OK, page::page(&reader)))
 }
 
-/// Opens a session for the key in the form. A wrong key counts like any failed authentication of this listener.
+/// Opens a session for the key in the form. A wrong key counts as a failed authentication on this listener.
 async fn log_in(
     gateway: &Gateway,
     config: &RuntimeConfig,
