@@ -1,5 +1,7 @@
-//! Names and contents of stored entries. A name reveals nothing without the root key. A content can be decrypted only
-//! under the name for which it was encrypted.
+//! Names and contents of stored entries.
+//!
+//! A name reveals nothing without the root key. A content can be decrypted only under the name for which it was
+//! encrypted.
 
 use super::error::StateError;
 use super::sessions::{SessionKind, SessionName};

@@ -188,8 +188,8 @@ impl SharedLog {
         }
     }
 
-    /// Copies the entries that Redis does not have yet to Redis. Returns true if Redis then has all entries of this
-    /// node. Returns false without Redis, or while it can't be reached.
+    /// Copies new entries to Redis. Returns true if Redis then has all entries of this node. Returns false without
+    /// Redis, or while it can't be reached.
     async fn share(&self) -> bool {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return false };
         let _sharing = self.sharing.lock().await;
