@@ -1,5 +1,4 @@
-//! Everything that the gateway knows about Iluma: its routes, its answers and callbacks, and the persons in their
-//! bodies.
+//! Everything that the gateway knows about Iluma: routes, answers, callbacks, and the persons in their bodies.
 
 pub mod answer;
 pub mod callback_body;
