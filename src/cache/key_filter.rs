@@ -1,5 +1,4 @@
-//! A filter, in memory, of the keys that the disk cache may have. For most keys that are not in the file, it makes a
-//! read of the file unnecessary.
+//! A filter, in memory, of the keys that the disk cache may have. It saves most reads of the file for missing keys.
 //!
 //! The filter is a counting Bloom filter with two counters for each key. Invariant: it never answers "no" for a key in
 //! the file.
