@@ -361,7 +361,7 @@ async fn magic_replies_are_as_listed() {
         assert_eq!(answer["status"], status, "{magic}");
         assert_eq!(iluma.get(&format!("{path}/{}", answer["id"].as_str().unwrap())).await.ok(), answer);
         if callback {
-            // If an earlier reply had a callback that it should not have, that one would arrive here instead.
+            // A wrong callback of an earlier reply would arrive here instead.
             assert_eq!(team.next().await.1, answer, "{magic}");
         }
     }

@@ -341,8 +341,8 @@ async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waite
     }
 }
 
-/// Checks that an erasure is answered 503 with the name of a node that is cut off, and that a repetition succeeds once
-/// the node is back.
+/// Checks that an erasure is answered 503 with the name of a node that is cut off. A repetition succeeds when the node
+/// is back.
 #[tokio::test]
 async fn an_erasure_names_the_node_that_it_did_not_reach() {
     let (redis, held) = (Redis::start().await, Held::start().await);

@@ -165,7 +165,7 @@ async fn a_shared_question_without_a_type_is_sent_as_json() {
     rig.stop().await;
 }
 
-/// Checks that a request that can be read in two ways is refused before anything is sent, and that one with a single
+/// Checks that a request that can be read in two ways is refused before anything is sent. A request with a single
 /// reading is accepted.
 #[tokio::test]
 async fn a_question_has_one_reading_or_is_refused() {

@@ -61,7 +61,7 @@ impl Node {
         Self { ledger, database, keeper, stop }
     }
 
-    /// Ends the node as a kill does, once its last write is on disk.
+    /// Ends the node as a kill does, after its last write is on disk.
     async fn stop(self) {
         self.keeper.abort();
         self.stop.cancel();

@@ -210,7 +210,7 @@ async fn a_call_of_another_node_is_seen_and_settled_from_here() {
     sees(&rig, 0).await;
     assert_eq!(other.metric("iluma_gateway_unknown_calls{tenant=\"lending\"}").await, 0.0);
 
-    // What is settled already is not settled again, and nothing is left.
+    // A settled call is not settled again, and no unknown call is left.
     let again = settle(&rig, &json!([decided(&calls[1], "not_billable")])).await;
     assert_eq!((again.status, &again.json()["not_open"]), (200, &named(&calls[1])), "{}", again.text());
     let answer = settle(&rig, &json!([decided(&("c".to_owned(), 1), "billable")])).await;

@@ -162,7 +162,7 @@ async fn a_greedy_team_at_one_node_takes_nothing_of_another_teams_share_at_anoth
         let got = admitted[&team].len() as f64 / sent;
         assert!((got - share).abs() <= 0.05, "{team} got {got}, not {share}");
     }
-    // If the other teams are idle, the greedy one gets everything.
+    // The greedy team gets the whole rate if the other teams are idle.
     let admitted = overload(&[(&nodes[0], 0, 60)], Duration::from_secs(2)).await;
     assert!((70..=90).contains(&count(&admitted)), "{}", count(&admitted));
 }

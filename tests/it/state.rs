@@ -556,7 +556,7 @@ fn person(seed: u8) -> Tag {
 async fn a_person_is_erased_everywhere(engine: Engine) {
     let state = &engine.state;
     let about = |id, team, reference| Owning { tags: vec![person(7), person(8)], ..owning(id, team, reference) };
-    // The entries are queued, dead, delivered, unowned and waiting ones about the person, and one that is about nobody.
+    // The entries are queued, dead, delivered, unowned and waiting ones about the person, and one without a person.
     for id in ["queued", "dead", "delivered"] {
         state.own(about(id, "lending", "a")).await.unwrap();
         state.own(about(id, "lending", "b")).await.unwrap();

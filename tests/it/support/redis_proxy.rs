@@ -45,7 +45,7 @@ impl RedisProxy {
         let listener = Upstream::on_connection(move |client| {
             let (spoil, spoiled, hold, held) = shared.clone();
             async move {
-                // If there is no Redis the connection ends, as it would without the proxy.
+                // The connection ends if there is no Redis, as it would without the proxy.
                 let Ok(server) = TcpStream::connect(redis).await else { return };
                 let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
