@@ -1,8 +1,8 @@
 //! The API and the console of platform operators.
 //!
-//! Invariants: every path below `/v1/` needs a token, or a session that a token opened, and tokens are compared in
-//! constant time; metrics need no token and contain no personal data; an order that has begun runs to its end, and the
-//! audit log has its intent before it begins and its result after it has ended.
+//! Invariants: every path below `/v1/` needs a token, or a session that a token opened; tokens are compared in constant
+//! time; metrics need no token and contain no personal data; an order that has begun runs to its end; the audit log has
+//! an order's intent before the order begins, and its result after the order has ended.
 //!
 //! `operations` declares every path with its description. `router` serves these paths, and `openapi` makes the document
 //! that describes them. `context` holds the shared parts of handlers, and `answer` is the shape of every answer.

@@ -1,8 +1,12 @@
 //! Iluma's callbacks, from their receipt to their delivery to each owner.
 //!
-//! Invariants: a callback that was answered 200 is durable, and is either delivered at least once to each of its owners
-//! or shown to operators; no team gets a callback of another team; one team's dead endpoint delays no other team; every
-//! wait has a deadline; every queue in memory has a bound.
+//! Invariants:
+//! - A callback that was answered 200 is durable. It is delivered at least once to each of its owners, or shown to
+//!   operators.
+//! - No team gets a callback of another team.
+//! - One team's dead endpoint delays no other team.
+//! - Every wait has a deadline.
+//! - Every queue in memory has a bound.
 //!
 //! `inbox` receives callbacks, `fan_out` finds their `recipients`, `hits` stores the callbacks of cache hits,
 //! `dispatch` passes deliveries to `webhook_client`, which signs (`sign`) and sends them. `settings` serves a team's

@@ -1,9 +1,13 @@
 //! The request path: every stage from a request's head to its answer.
 //!
 //! `Gateway::handle` writes one log line for each request. `serve` runs the stages of a request. Each kind of route has
-//! a handler in a file of its own. Invariants: every request is logged once (`request_log`); nothing is sent to Iluma
-//! for a request that was not authenticated and admitted (except health, which carries no credential); a call that may
-//! be charged is finished once its request was sent completely, even if the client has left.
+//! a handler in a file of its own.
+//!
+//! Invariants:
+//! - Every request is logged once (`request_log`).
+//! - Nothing is sent to Iluma for a request that was not authenticated and admitted. The exception is health, which
+//!   carries no credential.
+//! - A call that may be charged is finished once its request was sent completely, even if the client has left.
 
 mod allowance;
 mod authentication;

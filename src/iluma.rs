@@ -1,4 +1,4 @@
-//! Everything that the gateway knows about Iluma: its routes, its answers, and the persons that they name.
+//! Everything that the gateway knows about Iluma: routes, answers, callbacks, and the persons in their bodies.
 
 pub mod answer;
 pub mod callback_body;

@@ -1,9 +1,12 @@
 //! The ledger: calls to Iluma, their charges, and the calls that the gateway saved.
 //!
-//! Invariants: no call that may be charged is sent before its intent is on disk; until its outcome is on disk, the call
-//! counts as unknown, so at any moment, also after a crash, `billable <= Iluma's count <= billable + unknown`; a caller
-//! that is cancelled at any point leaves no intent for a call that was not sent; no id and no data of a person is
-//! stored, only keyed hashes; a hit costs one addition in memory.
+//! Invariants:
+//! - No call that may be charged is sent before its intent is on disk.
+//! - Until the outcome of a call is on disk, the call counts as unknown. So this holds at any moment, also after a
+//!   crash: `billable <= Iluma's count <= billable + unknown`.
+//! - A caller that is cancelled at any point leaves no intent for a call that was not sent.
+//! - Only keyed hashes are stored: no id, and no data of a person.
+//! - A hit costs one addition in memory.
 //!
 //! | file | content |
 //! |---|---|

@@ -4,13 +4,14 @@
 //!
 //! - [`cli`] has one file for each command; [`app`] wires the parts together and serves.
 //! - [`server`] knows sockets, TLS and drain, and nothing about requests. [`admin`] answers operators.
-//! - [`gateway`] is the path of a request: `Gateway::handle` writes one log record for each, and its stages follow.
+//! - [`gateway`] is the path of a request. `Gateway::handle` runs the stages, and writes one log record for each
+//!   request.
 //! - [`iluma`] has everything about Iluma: the route table, answers, persons.
 //! - The features, which never import each other: [`tenant`] (key to team), [`limit`] (rates, quotas, fair queue),
 //!   [`mod@reference`] (the request, parsed once, and its reference prefix), [`callback`] (results for teams),
-//!   [`cache`] (keys, entries, single-flight, and their parts that nodes share), [`ledger`] (calls, costs and savings),
-//!   [`upstream`] (connections to Iluma), [`telemetry`] (logs, metrics, scrubber), [`pages`] (sessions, guard and frame of the
-//!   pages in a browser).
+//!   [`cache`] (keys, entries, single-flight, and the parts of the cache that nodes share), [`ledger`] (calls, costs
+//!   and savings), [`upstream`] (connections to Iluma), [`telemetry`] (logs, metrics, scrubber), [`pages`] (sessions,
+//!   guard and frame of the pages in a browser).
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes an error.
 //! - [`config`] turns text into valid settings; [`state`] is durable state; [`redis`] is the access to Redis; [`base`]
 //!   has tools with no opinion about Iluma.

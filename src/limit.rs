@@ -3,9 +3,11 @@
 //! [`Limits`] is the entry point. A request passes `admit` (concurrency, rate of requests) and holds a [`Permit`]; a
 //! call passes `admit_call` (quotas, the account's fair queue) and holds a [`CallPermit`].
 //!
-//! Invariants: before its first wait, a request's guard owns everything that was taken, and it gives everything back
-//! however the request ends; a call that was not sent leaves no trace; a request that a later limit refuses is not
-//! counted by an earlier one.
+//! Invariants:
+//! - A request's guard owns everything that was taken, from before the first wait. It gives everything back, in
+//!   whatever way the request ends.
+//! - A call that was not sent leaves no trace.
+//! - A request that a later limit refuses is not counted by an earlier limit.
 
 mod backoff;
 mod endpoints;

@@ -1,7 +1,9 @@
 //! Pages for people: the parts that the operators' console and the team portal share.
 //!
-//! Invariants: a page runs only modules of its own origin, and no cache stores it; only hashes of session ids are
-//! stored; an order with a session also carries the session's secret value, or comes from this host's origin.
+//! Invariants:
+//! - A page runs only modules of its own origin, and no cache stores the page.
+//! - Only hashes of session ids are stored.
+//! - An order with a session also carries the session's secret value, or comes from this host's origin.
 //!
 //! `sessions` keeps the sessions of browsers that have sent a secret, `guard` checks requests that have a session,
 //! `assets` serves style sheets and modules, `head` makes headers and cookies, `markup` is the frame of a page.

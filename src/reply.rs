@@ -1,7 +1,9 @@
 //! Replies to tenants: the only place where a fault becomes a status, an error code and a reason.
 //!
-//! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and its reason in
-//! `x-gateway-error`; a message never quotes the request.
+//! Invariants:
+//! - Every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`), and its reason in
+//!   `x-gateway-error`.
+//! - A message never quotes the request.
 
 mod key_conflict;
 mod reason;
@@ -33,7 +35,7 @@ pub use crate::base::web::GATEWAY_ERROR;
 /// The challenge of a 401 (RFC 7617): the key is the user, the password is empty.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gateway\", charset=\"UTF-8\"");
 
-/// The reason why a request gets no answer from upstream.
+/// The reason why the gateway answers a request with an error of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The path is malformed, or servers may read it as another path.
@@ -99,16 +101,16 @@ pub enum Rejection {
     /// The call to upstream failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The circuit is open because upstream fails. Nothing is sent until this time has passed.
+    /// The circuit is open because Iluma fails. The client should wait for this time before it tries again.
     #[error("circuit open: Iluma is failing; nothing was sent, try again in {} s", whole_seconds(*.0))]
     CircuitOpen(Duration),
-    /// The intent could not be written: a call without an intent is not sent.
+    /// The call's intent could not be written to the ledger. A call without an intent is not sent.
     #[error("the call journal is not writable, so nothing was sent; try again later")]
     Unbooked,
     /// The ledger can't be read.
     #[error("the usage ledger can't be read right now; try again later")]
     BooksClosed,
-    /// The record does not exist, or belongs to another team: the answer does not reveal which.
+    /// The record does not exist, or belongs to another team. The answer is the same in both cases.
     #[error("there is no such record")]
     NotFound,
     /// State can't be read, so the owner of a record can't be verified.
@@ -346,16 +348,16 @@ pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<
     response
 }
 
-/// Builds the response that replaces an error of Iluma in an encoding that the gateway can't decode. Such an error
-/// can't be searched for secrets. Iluma's status stays.
+/// Builds the response that replaces an error of Iluma's, if the gateway can't decode its content encoding. Such an
+/// error can't be searched for secrets. The response has Iluma's status.
 #[must_use]
 pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
     let message = "Iluma answered with an error in an encoding that can't be passed on";
     instead_of_upstreams(status, message, Reason::UnreadableError)
 }
 
-/// Builds the response that replaces an error of Iluma about a record that the team is not known to own. Iluma's text
-/// may be about another team's record. Iluma's status stays.
+/// Builds the response that replaces an error of Iluma's about a record that the team is not known to own. Iluma's text
+/// may be about another team's record. The response has Iluma's status.
 #[must_use]
 pub fn withheld_failure(status: StatusCode) -> Response<ReplyBody> {
     let message =
@@ -387,14 +389,14 @@ fn whole_seconds(duration: Duration) -> u64 {
 /// The body of a reply.
 #[derive(Debug)]
 pub enum ReplyBody {
-    /// A body that is known whole; `None` if it is empty, and once it was passed on.
+    /// A body that is in memory as a whole; `None` if it is empty, and once it was passed on.
     Full(Option<Bytes>),
     /// Upstream's body, as it arrives.
     Upstream(Box<AnswerBody>),
 }
 
 impl ReplyBody {
-    /// Makes a body that is known whole.
+    /// Makes a body from all of its bytes.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
         Self::Full((!bytes.is_empty()).then_some(bytes))

@@ -2,8 +2,10 @@
 //!
 //! The server knows a service only as a function from request to answer.
 //!
-//! Invariants: the number of connections is bounded; a peer that sends nothing, or reads nothing of its answer, is
-//! disconnected; a drain accepts nothing new, lets requests in flight finish, and waits no longer than its deadline.
+//! Invariants:
+//! - The number of connections is bounded.
+//! - A peer that sends nothing, or reads nothing of its answer, is disconnected.
+//! - A drain accepts no new connection, lets requests in flight finish, and waits no longer than its deadline.
 
 mod connection;
 mod drain;

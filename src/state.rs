@@ -10,7 +10,7 @@
 //!   are keyed hashes.
 //! - A callback is fanned out whole or not at all. It makes exactly one delivery for each waiting reference, whether
 //!   the callback or the owner comes first.
-//! - A delivery is handed out to one holder at most, until the holder's lease ends.
+//! - A delivery has at most one holder at a time: it is not handed out again until the holder's lease ends.
 //!
 //! A *record* is one of Iluma's ids at one account. [`own`](State::own) adds an owner; [`receive`](State::receive)
 //! stores a callback; [`waiting`](State::waiting) hands the callback out with its owners, and [`settle`](State::settle)

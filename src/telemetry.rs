@@ -1,8 +1,9 @@
 //! The gateway's telemetry: the access log, diagnostics, metrics and traces.
 //!
-//! Invariants: two barriers keep personal data inside. Log lines consist of listed fields ([`logs::Record`]), and every
-//! line passes the scrubber ([`redact::Redactor`]) before it leaves the process; neither can be switched off. Labels of
-//! metrics come from the configuration and from enums, never from input.
+//! Invariants: two barriers keep personal data out of the logs; labels of metrics come from the configuration and from
+//! enums, never from input. The first barrier is that log lines consist of listed fields ([`logs::Record`]). The second
+//! barrier is the scrubber ([`redact::Redactor`]), which every line passes before it leaves the process. Neither can be
+//! switched off.
 
 pub mod logs;
 pub mod metrics;
@@ -11,7 +12,7 @@ pub mod traces;
 
 use crate::base::saved::Saved;
 
-/// The cache's part in a request, for logs and metrics.
+/// The result of the cache for a request, as logs and metrics show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CacheOutcome {
@@ -25,15 +26,15 @@ pub enum CacheOutcome {
     Stored,
     /// The request waited for the answer to an identical request in flight.
     Collapsed,
-    /// The request shares an identical request that is pending upstream.
+    /// The request got the pending record of an identical earlier request that Iluma has not finished.
     Shared,
     /// A stored answer was sent after its lifetime, because upstream failed.
     Stale,
-    /// The request took no part in the cache, for a reason in the request itself: for example its headers or its body.
+    /// The request did not use the cache, for a reason in the request itself: for example its headers or its body.
     Bypass,
-    /// The caller's `cache-control` excluded the stored answer.
+    /// The caller's `cache-control` excluded the stored answer, so upstream was called.
     Request,
-    /// The request was sent before, and its idempotency key has the answer.
+    /// The request repeats an earlier one, and got the answer that is stored under its idempotency key.
     Replayed,
 }
 

@@ -1,7 +1,8 @@
 //! Authentication: finds the [`Tenant`] of a key.
 //!
-//! Invariants: a key is only ever compared by its SHA-256, with every known hash and in constant time
-//! ([`KeyTable::find`]); the result is an existing tenant, so later stages need no look-up by name.
+//! Invariants:
+//! - Keys are compared only by their SHA-256, with every known hash and in constant time ([`KeyTable::find`]).
+//! - The result is an existing tenant, so later stages need no look-up by name.
 
 use crate::base::name::{AccountName, TenantName};
 use crate::config::{self, MaxAge, Settings};
@@ -21,13 +22,14 @@ const LONGEST_CREDENTIAL: usize = 512;
 /// The facts about a team that are needed to serve its requests.
 #[derive(Debug)]
 pub struct Tenant {
-    /// The team's index in [`Tenants`], by which other parts keep their data about it.
+    /// The team's index in [`Tenants`]. Other parts keep their data about the team under this index.
     pub index: usize,
     /// The team's name.
     pub name: TenantName,
     /// The team's account.
     pub account: AccountName,
-    /// The account's index in the configuration, by which upstream's credential is found.
+    /// The account's index in the configuration. Other parts keep their data about the account, such as its credential,
+    /// under this index.
     pub account_index: usize,
     /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,
@@ -49,7 +51,7 @@ impl Tenant {
 /// The reason why a request has no tenant. The gateway answers each reason with 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// The request has no `Authorization`.
+    /// The request has no `Authorization` header.
     #[error("an API key is required: Basic authentication with the key as user and no password, or Bearer")]
     Missing,
     /// The header is neither Basic with an empty password nor Bearer, is too long, or is given more than once.
@@ -60,7 +62,7 @@ pub enum Unauthenticated {
     Unknown,
 }
 
-/// Every team.
+/// All teams of the configuration.
 #[derive(Debug)]
 pub struct Tenants(Vec<Tenant>);
 

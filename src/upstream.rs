@@ -1,9 +1,12 @@
 //! The client of Iluma: connections, requests and answers, credentials, circuit breaker.
 //!
-//! Invariants: a request that may change or cost something is sent again only if Iluma processed nothing of it: none of
-//! it left this process, or the protocol proves it; the account's credential is on every request to Iluma (except
-//! health), and in no answer that can be examined (a success in a content encoding passes untouched); every wait has a
-//! deadline; a connection returns to the pool only between two whole messages.
+//! Invariants:
+//! - A request that may change or cost something is sent again only if Iluma processed nothing of it. Either no byte of
+//!   the request left this process, or the protocol proves it.
+//! - Every request to Iluma carries the account's credential, except health requests.
+//! - No answer shows the credential. The exception is a success in a content encoding, which passes without a search.
+//! - Every wait has a deadline.
+//! - A connection returns to the pool only between two whole messages.
 
 mod answer;
 mod breaker;

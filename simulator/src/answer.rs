@@ -30,8 +30,8 @@ use super::{
 };
 use parking_lot::Mutex;
 
-/// Returns the answer to a request. If a fault ends the connection or leaves it without an answer, the function does
-/// not return.
+/// Returns the answer to a request. If a fault breaks the connection or leaves the request without an answer, the
+/// future never completes.
 pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<Incoming>) -> Response<Outgoing> {
     let (parts, incoming) = request.into_parts();
     if control::is_ours(parts.uri.path()) {
@@ -84,7 +84,7 @@ struct Asked<'a> {
     entry: &'a Mutex<Entry>,
 }
 
-/// Makes the answer, charges the call and sends its callback.
+/// Makes the answer to a request, counts the call as charged if Iluma would charge for it, and sends its callback.
 async fn process(world: &Arc<World>, request: Asked<'_>, key: Result<Key, Problem>, mut body: Tap) -> Reply {
     let Asked { parts, matched, plan, entry } = request;
     let route = matched.route;
@@ -196,18 +196,18 @@ fn rate_limited(route: Route, seconds: u64) -> Problem {
     Problem { retry_after: Some(seconds), ..Problem::new(status, "RATE_LIMIT_EXCEEDED", message) }
 }
 
-/// Waits until the connection ends.
+/// Never completes. The connection drops this future when the connection ends.
 async fn never<T>() -> T {
     std::future::pending().await
 }
 
-/// The faults of one call, sorted by the point at which they take effect.
+/// The faults of one call. Each field belongs to one point of the call at which a fault takes effect.
 #[derive(Debug, Default)]
 struct Plan {
-    /// An error that is answered instead of processing the call, if any.
+    /// The error that answers the call without processing it; `None` if no fault asks for an error.
     instead: Option<Problem>,
-    /// The fault that answers RATE_LIMIT_EXCEEDED, if any. The inner value is `retry-after` in seconds; an inner `None`
-    /// takes the value of the options.
+    /// The fault that answers RATE_LIMIT_EXCEEDED: `None` without this fault, else `retry-after` in seconds.
+    /// `Some(None)` takes `retry-after` from the options.
     rate_limited: Option<Option<u64>>,
     latency: Duration,
     callback: Sending,
@@ -309,7 +309,7 @@ fn response(reply: Reply, end: End) -> Response<Outgoing> {
 #[derive(Debug)]
 enum End {
     Whole,
-    /// Ends the body with an error after everything before it was written.
+    /// Ends the body with an error, after the connection wrote the bytes before the error.
     Break,
     /// Ends the body with an error at the next poll.
     Broken,

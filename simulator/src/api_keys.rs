@@ -1,4 +1,4 @@
-//! `GET /businesses/:business_id/api_keys?token=:token`: the keys, once for each token.
+//! Answers `GET /businesses/:business_id/api_keys?token=:token` with API keys, once for each token.
 //!
 //! The answer's shape and the error for a used token are not documented.
 
@@ -14,8 +14,8 @@ use super::world::World;
 /// The longest business id or token, in bytes.
 const MAX: usize = 256;
 
-/// Returns the configured keys, or two keys that are invented from the business id. Refuses a token that was used
-/// before.
+/// Returns the configured keys. If none are configured, returns two keys that are invented from the business id.
+/// Refuses a token that was used before.
 pub(super) fn get(world: &World, parameters: &[String], query: &str) -> Result<Reply, Problem> {
     let business = parameters.first().map_or("", String::as_str);
     let token = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "token").map(|(_, token)| token);

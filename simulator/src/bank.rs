@@ -179,12 +179,12 @@ struct Account {
     number: String,
     code: String,
     reference: Option<String>,
-    /// The given name and surname to compare with, from v2 on.
+    /// The given name and the surname that the request asks to compare with the holder's name, from v2 on.
     wanted: [Option<String>; 2],
     id: String,
 }
 
-/// The shape of v1: one flat object.
+/// The JSON object that answers a bank request in v1. All its fields are on one level.
 #[derive(Serialize)]
 struct Flat<'a> {
     status: &'a str,
@@ -202,7 +202,7 @@ struct Flat<'a> {
     reference_id: Option<&'a str>,
 }
 
-/// The shape of v1.1 and later: the result is an object of its own.
+/// The JSON object that answers a bank request in v1.1 and later. The result is an object inside it.
 #[derive(Serialize)]
 struct Nested<'a> {
     status: &'a str,

@@ -1,8 +1,8 @@
-//! A request's body as it is received. It is counted and hashed, and its beginning is kept for the journal. Only bodies
-//! that are small by their nature are held as a whole.
+//! Reads request bodies: counts and hashes the bytes, and keeps the beginning for the journal. Multipart bodies, which
+//! may be large, are not held as a whole.
 //!
-//! Invariants: the part of a body that is held is bounded (1 MiB of JSON or form text, 64 KiB per multipart text field
-//! and of the head of a file), and a 500 MB document passes through in pieces.
+//! Invariants: the memory for a body is bounded: 1 MiB of JSON or form text, 64 KiB of each multipart text field, and
+//! the first 64 KiB of each file. A document of 500 MB passes through in pieces.
 
 use std::collections::HashMap;
 use std::io;
@@ -33,13 +33,14 @@ const MAX_FIELD: usize = 64 * 1024;
 const FILE_HEAD: usize = 64 * 1024;
 /// The largest number of parts of a multipart body, and of fields of a form body. The documented bodies have at most 7.
 const MAX_PARTS: usize = 64;
-/// The number of bytes that the multipart parser may read without progress. So a part with an endless head is refused.
+/// The number of bytes that the multipart parser may read without progress. The bound refuses a part whose head never
+/// ends.
 const MAX_STALL: usize = 1024 * 1024;
-/// The largest number of bytes that are read and discarded after an early refusal. So the client can read the answer
-/// before the connection ends.
+/// The largest number of bytes that are read and discarded after an early refusal. A socket that is closed with unread
+/// bytes resets the connection, and the client could lose the answer.
 const MAX_DRAIN: u64 = 64 * 1024 * 1024;
 
-/// A body that is being received and that the journal records.
+/// A request's body while it is received. At its end the journal gets its size, its hash and its beginning.
 pub(super) struct Tap {
     inner: Incoming,
     hash: Sha256,
@@ -132,7 +133,7 @@ pub(super) struct Form {
 pub(super) struct File {
     /// The file's name as the caller gave it, in lower case.
     pub(super) name: String,
-    /// The declared content type, or one guessed from the name.
+    /// The declared content type. If it is missing or `application/octet-stream`, a type that the file's name suggests.
     pub(super) content_type: String,
     pub(super) size: u64,
     pub(super) sha256: String,
@@ -147,8 +148,9 @@ pub(super) struct FileRule {
     pub(super) max: u64,
 }
 
-/// Reads JSON, `application/x-www-form-urlencoded` or multipart. The parts that `files` names are files. A body without
-/// a type is read as JSON. An empty body has no fields.
+/// Reads a JSON, `application/x-www-form-urlencoded` or multipart body. A multipart part that `files` names is a file;
+/// any other part is a text field. A body without a content type is read as JSON. An empty JSON body, and a body of any
+/// other type, have no fields.
 pub(super) async fn read(headers: &HeaderMap, body: &mut Tap, files: &[FileRule]) -> Result<Form, Problem> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes().to_ascii_lowercase());
     if encoding.is_some_and(|coding| coding != b"identity") {
@@ -227,8 +229,8 @@ async fn multipart(boundary: String, body: &mut Tap, rules: &[FileRule]) -> Resu
     Err(Problem::field("body", "the body has too many parts"))
 }
 
-/// A body that pauses after each piece. Otherwise the parser would go on reading while the network is faster than the
-/// parser.
+/// A body that returns `Pending` once after each piece. Otherwise the multipart parser would not stop reading while the
+/// network is faster than the parser.
 struct Paced<'a> {
     inner: &'a mut Tap,
     rest: bool,

@@ -67,7 +67,8 @@ impl Call<'_> {
         }
     }
 
-    /// Keeps a result for `GET :id` and the lists, and answers with its first state.
+    /// Stores a result, which `GET :id` and the lists show from now on. Returns an answer with the result's first
+    /// state.
     pub(super) fn store(&self, kind: Kind, id: &str, reference: Option<&str>, steps: Vec<Step>) -> Reply {
         let owner = Arc::clone(&self.key.label);
         let record = Record { id: id.into(), owner, kind, reference: reference.map(Into::into), steps };

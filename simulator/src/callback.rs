@@ -61,7 +61,7 @@ impl Urls {
         self.0.get(&(Arc::clone(account), kind)).cloned()
     }
 
-    /// Sets the URL of an account for a type; returns false if too many are set.
+    /// Sets the URL of an account for a type. Returns false if the URL would be a new one and too many are stored.
     pub(super) fn set(&mut self, account: &Arc<str>, kind: Type, url: String) -> bool {
         let place = (Arc::clone(account), kind);
         if self.0.len() >= MAX_ACCOUNTS * Type::ALL.len() && !self.0.contains_key(&place) {
@@ -76,7 +76,7 @@ impl Urls {
     }
 }
 
-/// Returns the address that a callback URL names; `None` if callbacks can't go there.
+/// Parses a callback URL. Returns `None` if it is not an http or https URL with a host, or is too long.
 pub(super) fn destination(url: &str) -> Option<Uri> {
     if url.len() > MAX_URL {
         return None;

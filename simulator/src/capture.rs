@@ -1,8 +1,8 @@
 //! Document OCR captures: a link at which a person would upload documents. The simulator needs no upload: after half
 //! the callback delay the capture is IN_PROGRESS, and after the whole delay it is COMPLETED.
 //!
-//! The reference decides: `sim-review` in it gives COMPLETED_REVIEW_REQUIRED, `sim-fail` FAILED, and `sim-abandon`
-//! PENDING for ever.
+//! A word in the reference decides the result: `sim-review` gives COMPLETED_REVIEW_REQUIRED, `sim-fail` gives FAILED,
+//! and `sim-abandon` gives PENDING for ever.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
@@ -94,7 +94,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
 }
 
 /// Answers `POST /v1/identity/document_ocr_captures/:id/recapture`. The heading in the API document says GET, so GET is
-/// accepted too. A GET may omit the types.
+/// accepted too. A GET without types repeats the types of the run before.
 pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let id = call.parameter(0).to_owned();
@@ -190,7 +190,7 @@ impl Run<'_> {
     }
 }
 
-/// Returns the captured documents, by the requested types.
+/// Returns the result of a capture: an invented object for each requested type of document.
 fn result(id: &str, types: &[String]) -> Value {
     let has = |kind: &str| types.iter().any(|asked| asked == kind);
     let seed = |part: &str| Seed::of(&["capture", id, part]);

@@ -8,7 +8,7 @@ use super::problem::{FieldError, Problem};
 /// The longest text that a field may hold. The longest documented limit is 100 characters.
 const MAX_TEXT: usize = 512;
 
-/// Reads fields. `finish` returns everything that is missing or wrong in one error.
+/// A reader of a form's fields that collects what is missing or wrong. `finish` returns all of it as one error.
 pub(super) struct Check<'a> {
     form: &'a Form,
     errors: Vec<FieldError>,
@@ -36,8 +36,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Returns a string; `None` if it is missing or null. Notes an error for another type, or for a string that is too
-    /// long.
+    /// Returns an optional string; `None` if it is missing or null. For another type, or for a string that is too long,
+    /// notes an error and returns `None`.
     pub(super) fn optional(&mut self, field: &str) -> Option<String> {
         match self.form.fields.get(field) {
             None | Some(Value::Null) => None,
@@ -53,8 +53,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Returns the text of a required number. It should be a string. A JSON number is accepted too, because careless
-    /// clients send it.
+    /// Returns a required number as text. The documented type is a string. A JSON number is accepted too, because
+    /// careless clients send numbers.
     pub(super) fn numeric(&mut self, field: &str) -> String {
         match self.form.fields.get(field) {
             Some(Value::Number(number)) => number.to_string(),
@@ -71,8 +71,8 @@ impl<'a> Check<'a> {
         text
     }
 
-    /// Reads a required list of choices: an array, or comma-separated text. Notes an error if it is empty or has
-    /// another item.
+    /// Reads a required list: an array, or comma-separated text. Notes an error if the list is empty or has an item
+    /// that is not in `choices`.
     pub(super) fn choices(&mut self, field: &str, choices: &[&str]) -> Vec<String> {
         let items: Vec<String> = match self.form.fields.get(field) {
             Some(Value::Array(items)) if items.len() <= choices.len() => {

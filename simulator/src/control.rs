@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::reply::Reply;
 use super::world::World;
 
-/// The largest body in bytes; a hundred faults have far fewer.
+/// The largest body of `POST /_sim/faults`, in bytes. A hundred fault rules have far fewer bytes.
 const MAX_BODY: usize = 256 * 1024;
 /// The number of requests that are shown if the caller gives no `limit`.
 const DEFAULT_SHOWN: usize = 100;

@@ -9,7 +9,8 @@ use super::world::World;
 /// The largest number of callbacks that wait for their time or for an answer.
 const MAX_WAITING: usize = 20_000;
 
-/// Sends a callback when it is due, `copies` times, in a task of its own.
+/// Sends a callback `copies` times when it is due, in a task of its own. If too many callbacks wait already, drops and
+/// counts it.
 pub(super) fn send(world: &Arc<World>, callback: Callback, copies: u32) {
     let world = Arc::clone(world);
     if world.webhooks.waiting.fetch_add(1, Ordering::SeqCst) >= MAX_WAITING {

@@ -1,6 +1,7 @@
 //! Business document OCR. Documents of 500 MB pass through in pieces.
 //!
-//! The file's name decides: `unreadable` gives empty values, `neterror` TEMPORARY_NETWORK_ERROR.
+//! A word in the file's name decides the result: `unreadable` gives empty values, and `neterror` gives
+//! TEMPORARY_NETWORK_ERROR.
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -36,7 +36,7 @@ pub(super) const KINDS: [(&str, &str); 15] = [
     ("empty", "process, then answer with the right status and no body"),
 ];
 
-/// A fault of a call.
+/// A fault that the simulator adds to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Status {
@@ -137,7 +137,7 @@ pub(super) fn of_headers(headers: &HeaderMap) -> Result<Vec<Fault>, String> {
     Ok(faults)
 }
 
-/// A rule as `POST /_sim/faults` takes it.
+/// A rule in the body of `POST /_sim/faults`, as JSON.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {

@@ -39,7 +39,7 @@ impl Key {
     }
 }
 
-/// Returns the caller, from Basic authentication with the key as user and an empty password.
+/// Returns the caller that Basic authentication names. The user is the API key, and the password must be empty.
 pub(super) fn authenticate(headers: &HeaderMap, options: &Options) -> Result<Key, Problem> {
     let raw = credential(headers).ok_or_else(Problem::key)?;
     let key = raw.strip_suffix(':').ok_or_else(Problem::key)?;
@@ -78,7 +78,7 @@ fn label(raw: &str) -> String {
     format!("{class}-{}", Seed::of(&["key", raw]).hex(8))
 }
 
-/// Returns `user:password` of Basic authentication.
+/// Returns `user:password` of Basic authentication; `None` if the header is missing or has another form.
 fn credential(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

@@ -1,8 +1,8 @@
 //! A simulated Iluma to develop and test against: every route of its API document with schemas, validation, error
 //! codes, callbacks and lists, on invented data; faults on demand; and a count of what it would have cost.
 //!
-//! It is a product of its own and shares no types or code with the gateway, so that a mistake in one does not hide in
-//! the other.
+//! It is a separate product. It shares no types or code with the gateway, so a mistake in one does not hide in the
+//! other.
 //!
 //! ## The data
 //! Everything is invented from the input: the same request always has the same result, and no name is a real person's.
@@ -21,10 +21,10 @@
 //! | other | found, a normal account |
 //!
 //! A second request about an account is `WAITING_ON_BANK` while the first request is pending. The same endings 00 and
-//! 99 work on NIKs, NPWPs and phone numbers; a KTP ending in 11 belongs to another name, and an id card verification
-//! ending in 01 to 10 fails with the documented reasons in their order. A watchlist name with the word `HANTUMALAM` has
-//! one match, and a name with `HANTULAUT` has two. For files a word in the file name decides (`unreadable`,
-//! `unrecognized`, `neterror`, `noface`, `mismatch`), and for captures a word in the reference (`sim-review`,
+//! 99 work on NIKs, NPWPs and phone numbers. A KTP that ends in 11 belongs to another name. An id card verification
+//! that ends in 01 to 10 fails with the documented reasons in their order. A watchlist name with the word `HANTUMALAM`
+//! has one match, and a name with `HANTULAUT` has two. For files a word in the file name decides (`unreadable`,
+//! `unrecognized`, `neterror`, `noface`, `mismatch`). For captures a word in the reference decides (`sim-review`,
 //! `sim-fail`, `sim-abandon`).
 //!
 //! ## Invariants

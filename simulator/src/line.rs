@@ -27,7 +27,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Ends the connection; the first call decides the way.
+    /// Ends the connection in the way `how`. Only the first call decides the way.
     pub(super) fn cut(&self, how: Cut) {
         let _ = self.cut.set(how);
         self.fired.cancel();

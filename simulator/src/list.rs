@@ -10,7 +10,7 @@ use super::record::{Kind, List};
 use super::reply::Reply;
 use super::time;
 
-/// The number of items on a page if the caller names none (documented).
+/// The number of items on a page if the request has no `limit`. The API document states this number.
 const DEFAULT_LIMIT: usize = 10;
 /// The largest number of items on a page. The API document does not state it.
 const MAX_LIMIT: usize = 100;

@@ -1,7 +1,8 @@
 //! ID card OCR: the text of an id card, a tax card or a passport.
 //!
-//! The file's name decides: `unreadable` gives no data, `unrecognized` IMAGE_RECOGNIZE_ERROR, `neterror`
-//! TEMPORARY_NETWORK_ERROR. The recognized text is invented from the file's content.
+//! A word in the file's name decides the result: `unreadable` gives no data, `unrecognized` gives
+//! IMAGE_RECOGNIZE_ERROR, and `neterror` gives TEMPORARY_NETWORK_ERROR. The recognized text is invented from the file's
+//! content.
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -90,13 +90,13 @@ pub struct Options {
     /// TLS settings. ALPN chooses h1 or h2, and both are offered if the settings name no protocol. Without TLS settings
     /// the simulator serves h1 in clear, and h2 by prior knowledge.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// The accepted keys; if empty, all keys with one of Iluma's prefixes.
+    /// The accepted keys. If the list is empty, every key with one of Iluma's prefixes is accepted.
     pub keys: Vec<String>,
     /// The time that a request stays PENDING before its result and its callback.
     pub callback_delay: Duration,
     /// True if bank requests are PENDING first; if false, the result is answered at once.
     pub pending_first: bool,
-    /// The time after a request in which the same bank account is answered at once.
+    /// The time after a bank's result in which another request about the same account gets the result at once.
     pub recent: Duration,
     /// The delay of every answer, after the request was processed and charged.
     pub latency: Duration,

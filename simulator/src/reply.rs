@@ -19,7 +19,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// Makes a 200 with JSON.
+    /// Makes a 200 answer whose body is `value` as JSON.
     pub(super) fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self::stored(body.into()),
@@ -27,12 +27,12 @@ impl Reply {
         }
     }
 
-    /// Makes a 200 with JSON that is already text.
+    /// Makes a 200 answer whose body is JSON that is already text.
     pub(super) fn stored(body: Bytes) -> Self {
         Self::bytes(HeaderValue::from_static("application/json; charset=utf-8"), body)
     }
 
-    /// Makes a 200 with any content.
+    /// Makes a 200 answer with any body and content type.
     pub(super) fn bytes(content_type: HeaderValue, body: Bytes) -> Self {
         Self {
             status: StatusCode::OK,

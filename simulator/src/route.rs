@@ -65,7 +65,8 @@ pub(super) enum Route {
 }
 
 impl Route {
-    /// Returns the name in the statistics and the price of a charged call in rupiah. Both are the simulator's own.
+    /// Returns the route's name in the statistics, and the price of a charged call in rupiah. The simulator invents
+    /// both.
     pub(super) fn label(self) -> (&'static str, u64) {
         match self {
             Self::Bank | Self::BankDetails => ("bank", 500),

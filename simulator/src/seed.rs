@@ -111,7 +111,7 @@ impl Seed {
         format!("{} {}", self.given_name(), self.surname())
     }
 
-    /// Returns a UUID that always belongs to this seed.
+    /// Returns a UUID that is made of the seed. The same seed always has the same UUID.
     pub(super) fn uuid(&self) -> String {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.0[..16]);

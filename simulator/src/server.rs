@@ -23,8 +23,8 @@ use super::world::World;
 
 /// The longest TLS handshake. A handshake takes milliseconds; a client that needs longer is gone.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The longest time that a connection may be idle or need for a request's head. It is long, so that a client rarely
-/// uses a kept connection at the moment at which the simulator closes it.
+/// The longest time that a connection may be idle or need for a request's head. It is long: a client should not send a
+/// request on a kept connection in the moment in which the simulator closes it.
 const HEAD: Duration = Duration::from_secs(300);
 /// The largest head of an h1 request in bytes. It also bounds the heads that the journal keeps. For h2 the limit is 16
 /// KiB.

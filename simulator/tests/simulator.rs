@@ -1,5 +1,5 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
-//! The simulator from outside: every route over real sockets, callbacks, paging, faults.
+//! Tests of the simulator from outside, over real sockets: every route, callbacks, paging, faults.
 
 #![allow(clippy::unwrap_used, reason = "a test states what it expects: a panic there is the report")]
 
@@ -202,7 +202,7 @@ impl Team {
         tokio::time::timeout(PATIENCE, self.received.recv()).await.unwrap().unwrap()
     }
 
-    /// Sets the URL for a type and receives the test payload.
+    /// Sets this server as the callback URL for a type, and receives the test payload.
     async fn listen(&mut self, iluma: &Iluma, kind: &str) {
         let set = iluma.post("/v1/callback/urls", json!({ "type": kind, "url": self.url })).await.ok();
         assert_eq!(set, json!({ "type": kind, "url": self.url }));
@@ -361,7 +361,7 @@ async fn magic_replies_are_as_listed() {
         assert_eq!(answer["status"], status, "{magic}");
         assert_eq!(iluma.get(&format!("{path}/{}", answer["id"].as_str().unwrap())).await.ok(), answer);
         if callback {
-            // If an earlier reply had a callback that it should not have, that one would arrive here instead.
+            // A wrong callback of an earlier reply would arrive here instead.
             assert_eq!(team.next().await.1, answer, "{magic}");
         }
     }

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// The time before the expiry of a certificate or a key at which its alarm begins.
+/// The lead time of an alarm about a certificate or a key: the alarm begins 14 days before the expiry.
 pub const SOON: Duration = Duration::from_secs(14 * 86400);
-/// The age at which a call with an unknown outcome raises an alarm. Callbacks and GETs settle most calls within hours.
+/// The age at which a call with an unknown outcome raises an alarm. Callbacks and GETs settle most calls within hours,
+/// so an older call needs an operator.
 const OLD_CALL: Duration = Duration::from_secs(86400);
-/// The largest number of alarms of one kind that a node lists. One further alarm has the number of the others.
+/// The largest number of alarms of one kind that a node lists. If there are more, one further alarm gives the number of
+/// the alarms that are not listed.
 const MOST_OF_A_KIND: usize = 20;
 
 /// The urgency of an alarm.
@@ -25,12 +27,12 @@ pub enum Severity {
     Critical,
     /// An operator has to act within days.
     Warning,
-    /// An operator should know.
+    /// An operator should know of the condition.
     Info,
 }
 
 impl Severity {
-    /// Returns the name.
+    /// Returns the name of the urgency, as in the API's JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +43,8 @@ impl Severity {
     }
 }
 
-/// The declaration of an alarm.
+/// The declaration of an alarm: its name, urgency and instruction, and the function that finds its conditions in the
+/// facts.
 #[derive(Debug)]
 pub struct AlarmSpec {
     /// The name.
@@ -53,10 +56,11 @@ pub struct AlarmSpec {
     find: fn(&Facts) -> Vec<Found>,
 }
 
-/// A condition that was found.
+/// A condition in the facts that raises an alarm.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
-    /// The name of the part that the condition concerns, such as a team, an account, a listener or a node.
+    /// The name of the part that the condition concerns, such as a team, an account, a listener or a node. `None` if
+    /// the condition concerns the whole node.
     subject: Option<String>,
     message: String,
     /// The time at which the condition began, if the facts have that time.
@@ -70,11 +74,13 @@ pub struct Alarm {
     pub name: String,
     /// The urgency.
     pub severity: Severity,
-    /// The time at which the condition began, or was first seen, as RFC 3339 in UTC.
+    /// The time at which the condition began, as RFC 3339 in UTC. If the facts do not have that time, the time at which
+    /// the node first saw the condition.
     pub since: String,
     /// The names of the nodes that raise the alarm.
     pub nodes: Vec<String>,
-    /// The name of the part that the condition concerns, such as a team, an account, a listener or a node.
+    /// The name of the part that the condition concerns, such as a team, an account, a listener or a node. `None` if
+    /// the condition concerns the whole node.
     pub subject: Option<String>,
     /// The description of the condition.
     pub message: String,
@@ -291,12 +297,14 @@ fn quotas(facts: &Facts, is_meant: impl Fn(u64) -> bool) -> Vec<Found> {
     meant.map(|quota| of(&format!("{}: {}", quota.tenant, quota.name), message(quota))).collect()
 }
 
-/// The alarms that a node raises, each with the time at which it was first seen.
+/// The alarms that this node raises now, by name and subject. Each has the time at which the node first saw its
+/// condition.
 #[derive(Debug, Default)]
 pub(super) struct Raised(Mutex<BTreeMap<(&'static str, Option<String>), SystemTime>>);
 
 impl Raised {
-    /// Returns the alarms that `facts` raise on the node `node`.
+    /// Returns the alarms that `facts` raise. `node` is the name of this node. A condition that the previous call found
+    /// too keeps the time at which it was first seen.
     pub(super) fn of(&self, facts: &Facts, node: &str) -> Vec<Alarm> {
         let mut seen = self.0.lock();
         let (mut still, mut alarms) = (BTreeMap::new(), Vec::new());

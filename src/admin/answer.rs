@@ -87,7 +87,7 @@ impl Refusal {
         ))
     }
 
-    /// Returns the refusal for a status that axum or a layer chose.
+    /// Returns the refusal for an error status that axum or one of its middleware layers chose.
     pub(super) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::UnknownPath,

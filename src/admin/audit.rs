@@ -97,9 +97,9 @@ impl Order {
     }
 }
 
-/// Carries out an order in a task of its own, and returns its answer. Dropping the returned future does not stop the
-/// order. `subject` names the team, key or other thing that the order concerns, without personal data. If the audit log
-/// can't be written, the order does not begin.
+/// Carries out an order, `work`, in a task of its own, and returns the answer for the client. The order runs to its end
+/// even if the returned future is dropped. `subject` names the team, key or other thing that the order concerns,
+/// without personal data; it goes into the audit log. If the audit log can't be written, the order does not begin.
 pub(super) async fn carry_out<F>(
     context: &Context,
     caller: &Caller,
@@ -148,8 +148,8 @@ where
     answer.await.unwrap_or(Err(Refusal::Internal))
 }
 
-/// Lets an order pass if its caller has the role for it. Writes orders that are refused before they begin to the audit
-/// log.
+/// Passes on the request for an order if its caller's role may give the order, otherwise refuses it. An order that is
+/// refused before it begins gets an entry in the audit log.
 pub(super) async fn gate(
     State((context, order)): State<(Arc<Context>, Order)>,
     Extension(caller): Extension<Caller>,
@@ -197,8 +197,8 @@ async fn note_end(audit: &AuditLog, entry: Entry, outcome: &'static str, counts:
 }
 
 /// `GET /v1/audit`: lists the orders of all nodes, the oldest first, or the newest first if `newest_first` is true.
-/// Further parameters are `after` (the `next` of the page before), `limit`, `from` and `to`. A client that accepts
-/// `application/x-ndjson` gets JSON lines.
+/// Further parameters are `after` (the value of `next` in the previous page), `limit`, `from` and `to`. A client that
+/// accepts `application/x-ndjson` gets JSON lines.
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use std::sync::Arc;
 
 /// `GET /v1/callbacks?state=queued|dead|unowned|delivered`: lists the callbacks in that state. Further parameters are
-/// `tenant`, `type`, `since`, `until`, `limit` and `after` (the `next` of the page before).
+/// `tenant`, `type`, `since`, `until`, `limit` and `after` (the value of `next` in the previous page).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let query = query.unwrap_or_default();
     let shown = context.orders.callbacks.list(&query, None).await?;

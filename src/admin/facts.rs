@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 pub struct Facts {
     /// The moment at which the facts were collected.
     pub now: SystemTime,
-    /// The hash of the configuration file's text.
+    /// The hash of the configuration file's text, as 16 hex digits.
     pub configuration: String,
     /// The configured Redis servers; empty for a gateway without Redis.
     pub redis: Vec<RedisFact>,
@@ -17,8 +17,8 @@ pub struct Facts {
     pub certificates: Vec<CertificateFact>,
     /// The last reload of the configuration, or the start.
     pub last_reload: ReloadFact,
-    /// Iluma's endpoints from which the node backs off: Iluma refused calls there, so the node sends no call there
-    /// before the next probe.
+    /// Iluma's endpoints from which the node backs off. Iluma refused calls to such an endpoint because of their rate,
+    /// so the node sends no call there before the next probe.
     pub backing_off: Vec<BackoffFact>,
     /// The reason why the ledger or the inbox can't be written; `None` if both can be written.
     pub unready: Option<String>,
@@ -26,8 +26,8 @@ pub struct Facts {
     pub low_disk: Option<(u64, u64)>,
     /// False if a disk cache is configured and can't be used.
     pub is_cache_disk_up: bool,
-    /// The number of reads of state in the last 15 minutes that found an undecryptable entry: no configured key opens
-    /// it.
+    /// The number of reads of state in the last 15 minutes that found an entry that no configured encryption key
+    /// decrypts.
     pub unreadable: u64,
     /// The accounts whose circuit is open: for them only probes are sent to Iluma.
     pub open_circuits: Vec<String>,
@@ -53,13 +53,13 @@ pub struct Facts {
 pub struct RedisFact {
     /// The configuration key of the address, such as `state.redis.url`.
     pub name: &'static str,
-    /// The kind of its servers: `single`, `sentinel` or `cluster`.
+    /// The topology of the Redis servers: `single`, `sentinel` or `cluster`.
     pub topology: &'static str,
     /// True while Redis answers.
     pub is_up: bool,
     /// The time of the last change of `is_up`.
     pub since: SystemTime,
-    /// The last cause of an outage; `None` while Redis answers, or before it was asked.
+    /// The last cause of an outage; `None` while Redis answers, or before the first request to it.
     pub cause: Option<String>,
 }
 
@@ -110,7 +110,7 @@ pub struct PauseFact {
 pub struct QuotaFact {
     /// The team.
     pub tenant: String,
-    /// The name of the quota or budget.
+    /// The name of the quota or budget, such as `quota_day`.
     pub name: &'static str,
     /// The number of calls that the team has used, or the rupiah that it has spent.
     pub used: u64,

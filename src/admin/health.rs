@@ -31,8 +31,8 @@ pub(super) async fn metrics(State(context): State<Arc<Context>>, headers: Header
     typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", context.metrics.render().into())
 }
 
-/// Returns true if the client accepts OpenMetrics with at least the weight of plain text, as Prometheus does.
-/// OpenMetrics counts only without a version, or with the version 1.0.0 or 0.0.1.
+/// Returns true if the `accept` header gives OpenMetrics at least the weight (`q`) of plain text, as the header of
+/// Prometheus does. A range for OpenMetrics counts only without a version, or with the version 1.0.0 or 0.0.1.
 fn wants_openmetrics(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges = accepted.flat_map(|value| value.split(',')).map(|range| {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// The longest note of a key, in characters.
 const MAX_NOTE: usize = 200;
-/// The allowed lifetimes of a key. A shorter or longer lifetime is most likely a mistake.
+/// The allowed lifetimes of a key: from a minute to ten years. A shorter or longer lifetime is most likely a mistake.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 86400);
 
 /// `GET /v1/tenants/{tenant}/keys`: lists a team's keys.
@@ -159,8 +159,8 @@ fn made(info: &KeyInfo, key: &SecretString, left: Vec<String>) -> Outcome {
     taken_by(info.json(Some(key)), left)
 }
 
-/// Returns the outcome of an order that is in effect on this node. `left` names the nodes and stores in which the order
-/// is not in effect yet.
+/// Returns the outcome of an order that is in effect on this node. `shown` is the JSON of the answer. `left` names the
+/// nodes and stores in which the order is not in effect yet.
 fn taken_by(mut shown: Value, left: Vec<String>) -> Outcome {
     let answer = if left.is_empty() {
         json(StatusCode::OK, &shown)

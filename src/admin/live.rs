@@ -22,7 +22,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-/// The time between two comments in a stream. The comments keep proxies from closing a connection without lines.
+/// The time between two comments in a stream of events. The comments keep proxies from closing a connection on which no
+/// line is sent.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Streams the lines of the access log that are written from now on. The query may select a `tenant`, a `route`, and a
@@ -194,7 +195,7 @@ mod tests {
         for _ in 0..700 {
             log.write(&record());
         }
-        // The end of the writer writes all 700 lines. 512 of them wait for the follower, and the others are lost.
+        // `finish` makes the writer write all 700 lines. 512 of them wait for the follower, and the others are lost.
         writer.finish();
         let told = text(follower.next().await);
         assert!(told.contains("dropped") && told.contains("188"), "{told}");

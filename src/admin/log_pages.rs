@@ -14,7 +14,8 @@ const PAGE: usize = 100;
 /// The largest `limit`.
 const MOST: usize = 1000;
 
-/// Reads the query of a list: `after` (the `next` of the page before), `limit`, `from`, `to` and `newest_first`.
+/// Reads the query of a list: `after` (the value of `next` in the previous page), `limit`, `from`, `to` and
+/// `newest_first`.
 pub(super) fn asked(query: Option<&str>) -> Result<LogPage, Refusal> {
     page(query.unwrap_or_default()).ok_or_else(|| {
         Refusal::invalid(
@@ -24,9 +25,9 @@ pub(super) fn asked(query: Option<&str>) -> Result<LogPage, Refusal> {
     })
 }
 
-/// Answers with one JSON object, which `page` makes from the entries and the `next` of the page. A client that accepts
-/// `application/x-ndjson` gets JSON lines instead; `line` makes each line from an entry. The header `x-gateway-partial`
-/// reports that entries of other nodes are missing.
+/// Answers with one JSON object, which `page` makes from the entries and the value of `next`. A client that accepts
+/// `application/x-ndjson` gets JSON lines instead; `line` makes each line from an entry. If entries of other nodes are
+/// missing, the answer has the header `x-gateway-partial`.
 pub(super) fn answer<T, L: Serialize, P: Serialize>(
     headers: &HeaderMap,
     found: LogEntries<T>,

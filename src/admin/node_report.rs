@@ -14,13 +14,13 @@ const MOST_ENDPOINTS: usize = 50;
 pub struct NodeReport {
     /// The version of the program.
     pub version: String,
-    /// The revision of the program.
+    /// The revision of the source code, or `unknown`.
     pub revision: String,
     /// The time at which the node started.
     pub started: String,
     /// The number of seconds since the node started.
     pub uptime_seconds: u64,
-    /// The hash of the text of the node's configuration file.
+    /// The hash of the text of the node's configuration file, as 16 hex digits.
     pub configuration: String,
     /// The configured Redis servers; empty for a gateway without Redis.
     pub redis: Vec<RedisStatus>,
@@ -28,8 +28,8 @@ pub struct NodeReport {
     pub certificates: Vec<CertificateStatus>,
     /// The last reload of the node's configuration, or the start.
     pub last_reload: ReloadStatus,
-    /// Iluma's endpoints from which the node backs off: Iluma refused calls there, so the node sends no call there
-    /// before the next probe.
+    /// Iluma's endpoints from which the node backs off. Iluma refused calls to such an endpoint because of their rate,
+    /// so the node sends no call there before the next probe.
     pub backing_off: Vec<BackingOff>,
 }
 
@@ -38,13 +38,13 @@ pub struct NodeReport {
 pub struct RedisStatus {
     /// The configuration key of the address, such as `state.redis.url`.
     pub name: String,
-    /// The kind of its servers: `single`, `sentinel` or `cluster`.
+    /// The topology of the Redis servers: `single`, `sentinel` or `cluster`.
     pub topology: String,
     /// True while Redis answers.
     pub up: bool,
     /// The time of the last change of `up`.
     pub since: String,
-    /// The last cause of an outage; `None` while Redis answers, or before it was asked.
+    /// The last cause of an outage; `None` while Redis answers, or before the first request to it.
     pub cause: Option<String>,
 }
 

@@ -15,7 +15,8 @@ use std::time::{Instant, SystemTime};
 pub struct Collect {
     /// The function that returns the current facts about this node.
     pub facts: Box<dyn Fn() -> BoxFuture<'static, Facts> + Send + Sync>,
-    /// This node's membership among the nodes that share a Redis, which publishes the reports; `None` without Redis.
+    /// This node's membership among the nodes that share a Redis; it publishes this node's report. `None` without
+    /// Redis.
     pub membership: Option<Membership>,
     /// The version and the revision of the program.
     pub build: Build,
@@ -27,7 +28,7 @@ impl std::fmt::Debug for Collect {
     }
 }
 
-/// A node that this node knows: itself, or another one in Redis.
+/// This node, or another node that is registered in Redis.
 #[derive(Debug)]
 pub(super) struct KnownNode {
     pub(super) name: String,

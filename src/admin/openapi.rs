@@ -72,7 +72,7 @@ fn add(response: &mut Value, answer: &Answer) {
     let said = reason.map_or_else(|| text.clone(), |reason| format!("{reason}: {text}"));
     let before = response["description"].as_str().filter(|before| !before.is_empty() && *before != said);
     response["description"] = before.map_or_else(|| said.clone(), |before| format!("{before}. {said}")).into();
-    // The answer to an order that was not carried out everywhere has the members of an error as well.
+    // The schema `Incomplete` has the members of an error too, so it describes both answers of the status.
     let is_wider = *schema == Some("Incomplete") || response["content"][content_type].is_null();
     if is_wider {
         response["content"][content_type] = content(content_type, *schema);

@@ -25,9 +25,10 @@ pub struct Operation {
     /// The purpose, in a few words.
     pub summary: &'static str,
     pub(super) access: Access,
-    /// The names of the query's parameters, by which `openapi/components.json` describes them.
+    /// The names of the query's parameters, as `openapi/components.json` has them.
     pub(super) query: &'static [&'static str],
-    /// The name of the body's schema, and true if a body is required; `None` if the operation takes no body.
+    /// The name of the body's schema, and a flag that is true if a body is required. `None` if the operation takes no
+    /// body.
     pub(super) body: Option<(&'static str, bool)>,
     pub(super) answers: Vec<Answer>,
     pub(super) handler: MethodRouter<Arc<Context>>,
@@ -49,7 +50,7 @@ pub(super) enum Access {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
-    /// The name of the schema; `None` for text.
+    /// The name of the JSON schema; `None` for an answer that is not JSON.
     pub(super) schema: Option<&'static str>,
     /// The value of the header `x-gateway-error`; `None` for a success.
     pub(super) reason: Option<&'static str>,
@@ -58,7 +59,7 @@ pub(super) struct Answer {
 }
 
 impl Operation {
-    /// Declares a GET that needs no token. `content_type` is the type of its answer.
+    /// Declares a GET that needs no token. `content_type` is the type of its successful answer.
     pub(super) fn open(
         path: &'static str,
         handler: MethodRouter<Arc<Context>>,
@@ -78,7 +79,7 @@ impl Operation {
         Self::new("GET", path, (Access::Viewer, get(handler)), summary).answering(schema)
     }
 
-    /// Declares a GET that every role may send, with an answer of a type other than JSON.
+    /// Declares a GET that every role may send. Its successful answer has the given type, which is not JSON.
     pub(super) fn get_as<H: Handler<T, Arc<Context>>, T: 'static>(
         path: &'static str,
         handler: H,

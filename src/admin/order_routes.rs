@@ -146,8 +146,8 @@ struct Purge {
     dry_run: bool,
 }
 
-/// Parses the body of a purge. Returns the changes, and true if the entries are only to be counted. `is_known` returns
-/// true for the name of a configured team.
+/// Parses the body of a purge. Returns the changes, and a flag that is true if the entries are only to be counted.
+/// `is_known` returns true for the name of a configured team.
 fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<(Vec<Change>, bool), Refusal> {
     let unclear = || {
         Refusal::invalid(

@@ -54,7 +54,7 @@ pub struct Orders {
     pub node: String,
     /// Teams' keys and suspensions.
     pub registry: Registry,
-    /// The tool that makes the tags of the person whom an order names.
+    /// The part that makes the person tags of the person whom an order to erase names.
     pub persons: Persons,
     /// The use of each team's budget.
     pub budgets: BudgetUse,
@@ -133,7 +133,7 @@ struct Purged {
     left: Vec<String>,
 }
 
-/// The numbers of stored answers on each level of the cache.
+/// The numbers of stored answers that were removed, or counted, on each level of the cache.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct PurgedCounts {
     disk: u64,
@@ -147,8 +147,8 @@ fn purged(removed: Removed, dry_run: bool) -> Outcome {
     Outcome::removed(json!(counts), &Purged { dry_run, removed: counts, left: left.clone() }, left)
 }
 
-/// Returns each node's part in an erasure. If `nodes` is empty, the only node is this node, `own`; its part is done if
-/// `is_whole` is true.
+/// Returns for each node if it has applied an erasure. If `nodes` is empty, this node, `own`, is the only node; it has
+/// applied the erasure if `is_whole` is true.
 fn node_outcomes(nodes: Vec<NodeTaken>, own: &str, is_whole: bool) -> Vec<NodeOutcome> {
     let state = |is_done: bool| if is_done { NodeState::Done } else { NodeState::Left };
     if nodes.is_empty() {

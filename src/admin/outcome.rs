@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The result of an order.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// The numbers of changed things, as a JSON object by kind, for the audit log.
+    /// The number of changed items of each kind, as a JSON object for the audit log.
     pub(super) counts: Value,
     /// The names of the nodes and stores that could not be reached; empty if the order is done.
     pub(super) left: Vec<String>,

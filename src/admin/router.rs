@@ -75,7 +75,7 @@ impl Admin {
             operations.into_iter().partition(|operation| operation.access == Access::Open);
         let api = self
             .served(guarded)
-            // Without a token no client learns which paths exist.
+            // A client without a token does not learn which paths exist.
             .fallback(async || Refusal::UnknownPath)
             .layer(from_fn_with_state(Arc::clone(&self.0), needs_token))
             .layer(Extension(document));

@@ -47,7 +47,7 @@ impl Tokens {
     }
 
     /// Returns the token with this secret. The hash of the secret is compared with the hashes of all tokens. So the
-    /// duration reveals nothing, not even a token's length.
+    /// duration of the comparison reveals nothing, not even a token's length.
     pub(super) fn with_secret(&self, secret: &str) -> Option<&Token> {
         let given = hash(secret);
         self.0.iter().fold(None, |found, known| {

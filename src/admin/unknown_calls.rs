@@ -26,7 +26,8 @@ const LONGEST_NOTE: usize = 200;
 /// The longest name of a node in bytes: a host name has at most 253.
 const LONGEST_NODE: usize = 255;
 
-/// The last call of the page before: a call of this node, or of another node.
+/// The last call of the previous page. `Own` is the number of a call of this node, and `Other` names a call of another
+/// node.
 #[derive(Debug, PartialEq, Eq)]
 enum After {
     Own(i64),
@@ -48,7 +49,7 @@ impl std::str::FromStr for After {
 
 /// `GET /v1/usage/unknown`: lists the calls whose outcome is unknown. This node's calls come first, then the calls of
 /// the other nodes by name; each node's oldest call comes first. The parameters are `tenant`, `limit` and `after` (the
-/// `next` of the page before).
+/// value of `next` in the previous page).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let (ledger, query) = (&context.ledger, query.unwrap_or_default());
     let (mut tenant, mut after, mut most) = (None, After::Own(0), PAGE);

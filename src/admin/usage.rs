@@ -42,7 +42,7 @@ struct Asked {
 
 /// `GET /v1/usage`: lists the lines of the ledger from the day `from` to the day `to`, both included. By default these
 /// are the first day of this month and today. `by` sums the lines with the same day, tenant or route, and `tenant`
-/// selects one tenant. `limit` and `after` (the `next` of the page before) ask for a page.
+/// selects one tenant. `limit` and `after` (the value of `next` in the previous page) ask for a page.
 pub(super) async fn usage(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

@@ -120,8 +120,7 @@ fn copy_into(path: &Path, to: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Replaces the state by a copy, and repeats in the copy the erasures that the replaced state or the order's file
-/// knows.
+/// Replaces the state by a copy. In the copy, repeats all erasures that the replaced state or the order's file lists.
 ///
 /// # Errors
 /// Returns an error if the gateway runs, if the file is not a backup, if a configured key is not a key of the copy, or
@@ -148,7 +147,7 @@ pub async fn restore(settings: &Settings, order: RestoreOrder<'_>) -> Result<Res
 }
 
 /// Makes the new state from a copy, in a file beside the current state. Returns the number of person tags with a known
-/// erasure, the erased entries, and the number of dropped keys.
+/// erasure, the numbers of erased entries, and the number of dropped keys.
 async fn prepare(
     settings: &Settings,
     order: &RestoreOrder<'_>,
@@ -226,7 +225,8 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     Ok(Some(aside))
 }
 
-/// Renames a database with the write-ahead log beside it, which is left if the database was too damaged to be opened.
+/// Renames a database, and the write-ahead log beside it if there is one. A log is left only if the database was too
+/// damaged to be opened.
 fn move_database(from: &Path, to: &Path) -> io::Result<()> {
     ["", "-wal", "-shm"].into_iter().try_for_each(|suffix| {
         match fs::rename(with_suffix(from, suffix), with_suffix(to, suffix)) {

@@ -35,7 +35,7 @@ pub struct App {
     /// The secrets of the active settings, which logs hide.
     pub(super) known_secrets: Mutex<Vec<SecretString>>,
     pub(super) sockets: Sockets,
-    /// The records of events that the node's report shows.
+    /// The records of events from which the node's report is made.
     pub(super) events: NodeEvents,
     pub(super) drain_timeout: Duration,
     /// The settings that only a restart changes, with their values at the start.
@@ -91,7 +91,7 @@ pub(super) struct Stages {
     pub(super) deliveries: Tasks,
     /// The background work, which ends after the last request.
     pub(super) background: Stage,
-    /// The connections to Redis. They end after most stages, because the node leaves the other nodes through them.
+    /// The connections to Redis. They end late, because the node still needs them to leave the group of nodes.
     pub(super) redis_clients: Stage,
     /// The listeners of operators and of probes: readiness and metrics are served until the end.
     pub(super) admin: Stage,

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// The time for which a failed decryption keeps an alarm raised.
 const LATELY: Duration = Duration::from_secs(15 * 60);
 
-/// Records of events, for facts that are collected later. Clones share them.
+/// Records of events, from which facts are collected later. Clones share the records.
 #[derive(Debug, Clone)]
 pub(super) struct NodeEvents {
     /// The hash of the configuration in effect.
@@ -53,7 +53,7 @@ impl NodeEvents {
     }
 }
 
-/// The parts of a node that the facts come from.
+/// The parts of a node from which the facts are collected.
 #[derive(Debug)]
 pub(super) struct FactCollector {
     clock: Clock,

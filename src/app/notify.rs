@@ -13,8 +13,8 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Reports that a reload has begun; [`ready`] reports its end. The message has the monotonic time. By that time the
-/// process manager knows that the message answers its latest reload order.
+/// Reports that a reload has begun; [`ready`] reports its end. The message contains the monotonic time. The process
+/// manager compares this time with the time of its reload order, and so knows that the message answers the order.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),

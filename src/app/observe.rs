@@ -97,8 +97,8 @@ fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, atte
 }
 
 /// Settles the call that created the record of a callback. The call is found by the record's id. If `is_unanswered` is
-/// true, no answer has named the id; then the call may also be found by the reference. Returns an error if the ledger
-/// has no room, or if the settlement could not be written; then the inbox keeps the callback.
+/// true, no answer to a call has had this id, so the call may also be found by its reference. Returns an error if the
+/// ledger has no room, or if the settlement could not be written; then the inbox keeps the callback.
 async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) -> Result<(), StateError> {
     let Arrived { account, kind, id, body } = arrived;
     let answer = Answer::parse(&body, None);

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Runs a gateway until SIGTERM or SIGINT. SIGHUP or a changed file reloads the configuration.
 ///
 /// # Errors
-/// Returns an error if the configuration has faults, or if the system refuses something at the start.
+/// Returns an error if the configuration has faults, or if the gateway can't start.
 pub async fn run(path: PathBuf) -> Result<(), StartError> {
     // The watch for signals and changed files begins before the gateway serves, so no change is missed. The first load
     // only names the files to watch. The second load reads changes that were made before the watch began.

@@ -56,7 +56,7 @@ impl RedisClients {
         self.all().for_each(|redis| redis.keep(stage.tasks(), stage.stop()));
     }
 
-    /// Returns the reasons why state may be lost. Each begins with the configuration key of the Redis that it concerns.
+    /// Returns the reasons why state may be lost. Each reason begins with the configuration key of its Redis.
     pub(super) async fn durability_warnings(&self, state: &State) -> Vec<String> {
         let out = self.all().filter(|redis| !redis.is_up());
         let mut all: Vec<String> = out

@@ -57,8 +57,8 @@ impl App {
     }
 }
 
-/// Returns the settings that are read only at the start, as pairs of the key and a text of the value. The text of a
-/// secret is a hash.
+/// Returns the settings that are read only at the start, as pairs of the key and the value as text. The text for a
+/// secret is its hash.
 #[must_use]
 pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     let (server, state, kept) = (&settings.server, &settings.state, &settings.state.retention);

@@ -4,8 +4,8 @@ use crate::base::tasks::Tasks;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The time that the tasks of a stage have to end after they were asked to stop. It is added to the time for requests
-/// in flight.
+/// The time within which the tasks of a stage should end after they were asked to stop. The listeners of teams and
+/// callbacks get it in addition to the drain timeout.
 pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// A group of tasks. A shutdown asks all these tasks to stop, and then waits for them. Clones share the tasks.

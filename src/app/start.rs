@@ -34,7 +34,7 @@ use std::time::Duration;
 use strum::VariantArray as _;
 use tokio::sync::mpsc;
 
-/// The time between two heartbeats of limits, in which nodes share the use of limits.
+/// The time between two heartbeats. With a heartbeat, the nodes exchange how much of the limits they use.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// The program's version.
@@ -92,7 +92,7 @@ impl App {
     }
 }
 
-/// Wires the parts together, waits until they have the data that they need, and serves.
+/// Wires the parts together, reads the data that all nodes share, and serves.
 async fn wire(
     settings: &Settings,
     instruments: Instruments,
@@ -167,7 +167,7 @@ async fn wire(
     Ok(app)
 }
 
-/// Makes the counters of wrong credentials, which metrics show.
+/// Makes the counters of wrong credentials, and connects metrics to them.
 fn auth_failures(settings: &Settings, metrics: &Metrics, clock: &Clock) -> AuthFailures {
     let failures = AuthFailures::new(settings.max_auth_failures, clock);
     let counted = failures.clone();
@@ -210,8 +210,8 @@ fn orders(
     }
 }
 
-/// Connects metrics to state and ledger. The counters of refusal reasons and of each team's deliveries are shown from
-/// the start, at 0.
+/// Connects metrics to state and the ledger. Also makes the counters of refusal reasons and of each team's deliveries
+/// appear in the output from the start, at 0.
 fn observe_storage(settings: &Settings, metrics: &Metrics, storage: &Storage) {
     metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
     metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
@@ -251,8 +251,8 @@ async fn catch_up(
     storage.registry.follow().await;
     end_interrupted_orders(storage).await;
     storage.keep(&stages.background);
-    // This node learns the epochs of the other nodes first, because no node finds an entry that was stored under
-    // another epoch.
+    // This node first learns the epochs of the other nodes. With another epoch it would find none of their stored
+    // entries.
     gateway.cache().confirm(&Budget::of(REDIS_TIMEOUT)).await;
     for warning in redis_clients.durability_warnings(&storage.state).await {
         tracing::warn!(warning, "Redis may lose state");
@@ -262,7 +262,8 @@ async fn catch_up(
     Ok(())
 }
 
-/// Writes the outcome `interrupted` to the audit log for orders that an earlier process of this node did not end.
+/// Writes the outcome `interrupted` to the audit log for the orders that were running when an earlier process of this
+/// node ended.
 async fn end_interrupted_orders(storage: &Storage) {
     match storage.audit.end_interrupted().await {
         Ok(0) => {}
@@ -276,8 +277,8 @@ async fn end_interrupted_orders(storage: &Storage) {
     }
 }
 
-/// Connects the registry of keys with the cache, which sends changes to the other nodes. This node's changes of keys go
-/// out like purges, and the other nodes' changes reach this registry.
+/// Connects the registry of keys with the cache, through which nodes announce changes to each other. This node's
+/// changes of keys are announced like purges, and the other nodes' changes reach this registry.
 fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
     // The cache and the registry refer to each other, so one of the references must be weak.
     let cache = Arc::downgrade(gateway.cache());
@@ -298,7 +299,7 @@ fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
 }
 
 /// Starts the background work of the cache, of record owners and of idempotency claims. Also starts the task that
-/// learns answers from callbacks.
+/// stores answers from arriving callbacks in the cache.
 fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arrived>, stages: &Stages) {
     let background = &stages.background;
     gateway.cache().keep(background.tasks(), background.stop());
@@ -320,8 +321,8 @@ fn renew_callback_urls(settings: &Settings, state: &State, stages: &Stages) {
     });
 }
 
-/// Exchanges the use of limits with the other nodes, at once and then every second. Also takes over back-offs from
-/// other nodes whenever they change.
+/// Exchanges the use of limits with the other nodes, at once and then every second. Also takes over a back-off that
+/// another node has begun, changed or ended.
 async fn keep_heartbeat(gateway: &Arc<Gateway>, stages: &Stages) {
     gateway.heartbeat().await;
     let (gateway, follower) = (Arc::clone(gateway), Arc::clone(gateway));

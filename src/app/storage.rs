@@ -58,8 +58,8 @@ impl Storage {
         Ok(Self { database, ledger, state, registry, audit, erasures, membership })
     }
 
-    /// Verifies the keys against shared state, and takes the node's identity. While Redis is out, the start does not
-    /// wait: both are done after Redis is back.
+    /// Verifies the keys against shared state, and registers this node's identity among the nodes. If Redis is out, the
+    /// start does not wait: both are done once Redis is back.
     pub(super) async fn take_place(&self) -> Result<(), StartError> {
         match self.state.verify_keys().await {
             Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 /// The largest number of remembered addresses, for all listeners together. They take about 10 MiB of memory.
 const MOST_ADDRESSES: u64 = 50_000;
-/// The time without a failure after which an address is forgotten. By then the address may fail as often as a new one.
+/// The time without a failure after which an address is forgotten. After this time the limiter would allow the address
+/// as many failures as a new address, so nothing is lost.
 const IDLE: Duration = Duration::from_secs(120);
 
 /// A listener that authenticates its clients.
@@ -69,14 +70,15 @@ struct Address {
 }
 
 impl AuthFailures {
-    /// Makes an empty table. An address may fail `most` times a minute.
+    /// Makes an empty table. An address may send `most` wrong credentials a minute.
     #[must_use]
     pub fn new(most: NonZeroU32, clock: &Clock) -> Self {
         let clock = FailureClock { clock: clock.clone(), origin: clock.now() };
         Self(Arc::new(Inner { clock, counts: Default::default(), table: ArcSwap::from_pointee(Table::new(most)) }))
     }
 
-    /// Applies the limit `most`. If it differs from the present limit, every address starts again from zero failures.
+    /// Changes the limit to `most` failures a minute. If this is another limit than before, every address starts again
+    /// from zero failures.
     pub fn reload(&self, most: NonZeroU32) {
         if self.0.table.load().most != most {
             self.0.table.store(Arc::new(Table::new(most)));
@@ -121,7 +123,8 @@ impl Table {
     }
 }
 
-/// Returns the network that counts as one client: the IPv4 address itself, or the /64 of an IPv6 address.
+/// Returns the address under which a client's failures are counted: its IPv4 address, or the /64 network of its IPv6
+/// address.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
@@ -129,7 +132,7 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-/// The gateway's clock for the crate `governor`, which reads nanoseconds since `origin`.
+/// The gateway's clock, as the crate `governor` needs it: in nanoseconds since `origin`.
 #[derive(Debug, Clone)]
 struct FailureClock {
     clock: Clock,

@@ -20,7 +20,7 @@ pub enum NotWhole<E> {
     /// The memory for held bodies is used up.
     #[error("too many bodies are held at once; try again later")]
     NoRoom,
-    /// No data arrived within the idle time, or the end did not arrive within the total time.
+    /// No data arrived within the idle time, or the body did not end within the total time.
     #[error("the body did not arrive in time")]
     TooSlow,
     /// The peer or the network cut the body off.
@@ -38,8 +38,8 @@ pub struct BodyTimeouts {
 }
 
 /// Reads a body of at most `most` bytes to its end. If `timeouts` is `None`, the body itself must limit the time.
-/// `room` gets the number of bytes of each piece before the piece is held. It returns false if no memory is left for
-/// the piece.
+/// Before a piece is held, `room` is called with the number of its bytes, and returns false if no memory is left for
+/// it.
 ///
 /// # Errors
 /// Returns an error if the body is too large, finds no room, is too slow or cut off.

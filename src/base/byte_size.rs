@@ -28,7 +28,7 @@ impl ByteSize {
         self.0
     }
 
-    /// Returns the number of bytes as a length in memory. A number that does not fit becomes `usize::MAX`.
+    /// Returns the number of bytes as a `usize`; `usize::MAX` if it does not fit.
     #[must_use]
     pub fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)

@@ -57,13 +57,13 @@ impl Calendar {
         self.until(time, Day(next_month(self.day(time).month().first)))
     }
 
-    /// Returns the moment at which a day begins, in seconds since 1970. A moment that can't be represented becomes 0.
+    /// Returns the moment at which a day begins, in seconds since 1970; 0 if it can't be represented.
     #[must_use]
     pub fn begin(&self, day: Day) -> i64 {
         self.0.to_timestamp(day.0.to_datetime(jiff::civil::Time::midnight())).map_or(0, jiff::Timestamp::as_second)
     }
 
-    /// Returns the duration from `time` until `day` begins, at least a second. A client that waited for less could
+    /// Returns the duration from `time` until `day` begins, at least a second. After a shorter wait a client could
     /// retry before the day begins.
     fn until(&self, time: SystemTime, day: Day) -> Duration {
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.begin(day)).unwrap_or(0));
@@ -89,7 +89,7 @@ impl Day {
         Self(self.0.tomorrow().unwrap_or(Date::MAX))
     }
 
-    /// Returns the day that lies `time` earlier.
+    /// Returns the day that is `time` before this day.
     #[must_use]
     pub fn before(self, time: Duration) -> Self {
         let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);

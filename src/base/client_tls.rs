@@ -40,8 +40,8 @@ fn trusting(extra: &[CertificateDer<'static>]) -> Result<ConfigBuilder<ClientCon
         .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// Makes TLS settings that trust only the server certificate `certificate`, whatever name it has. The client shows the
-/// certificate `chain` with the private key `key` if the server requests one.
+/// Makes TLS settings that trust only the server certificate `certificate`. The name in it is not checked. If the
+/// server requests a certificate, the client shows the certificate `chain` with the private key `key`.
 ///
 /// # Errors
 /// Returns an error if `key` does not belong to the client's certificate.

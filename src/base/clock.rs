@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A clock. Clones share the time that was added to it, and stop together.
+/// A clock. Its clones share the time that a test adds, and stop together.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     /// The changes that a test has made; `None` in production.
@@ -15,9 +15,9 @@ pub struct Clock {
 
 #[derive(Debug, Default)]
 struct Adjustment {
-    /// Nanoseconds that were added.
+    /// The time that a test has added, in nanoseconds.
     ahead: AtomicU64,
-    /// Both readings at the moment when the clock was stopped, without the added time.
+    /// Both readings of the machine's clock at the moment when a test stopped this clock. They do not include `ahead`.
     stopped: OnceLock<(Instant, SystemTime)>,
 }
 
@@ -61,8 +61,8 @@ impl Clock {
         self.stopped().map_or_else(system_time, |(_, wall)| wall) + self.added()
     }
 
-    /// Returns the time that a test has added to this clock. Other machines' clocks do not have it. It is zero in
-    /// production.
+    /// Returns the time that a test has added to this clock; zero in production. The clocks of other processes, such as
+    /// Redis, do not have this time.
     #[must_use]
     pub fn added(&self) -> Duration {
         let ahead = |adjustment: &Arc<Adjustment>| Duration::from_nanos(adjustment.ahead.load(Ordering::SeqCst));
@@ -78,8 +78,8 @@ fn machine() -> (Instant, SystemTime) {
     (instant(), system_time())
 }
 
-/// Returns tokio's monotonic time, which is the machine's time. If a test has paused tokio's time, this clock stands
-/// still together with tokio's timers.
+/// Returns tokio's monotonic time, which is the machine's time. If a test has paused tokio's time, this reading stops
+/// together with tokio's timers.
 fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }

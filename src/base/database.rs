@@ -2,8 +2,8 @@
 //!
 //! Invariants: [`Database::write`] returns after the commit, which is as safe as its [`Durability`] says; a file serves
 //! one process at a time; work that fails does not undo other work; deleted content is overwritten; only the gateway's
-//! user may read the files; a cancelled caller gives its reader back, and the result of its [`Database::write_owned`]
-//! is dropped.
+//! user may read the files; if a caller is cancelled, its reader becomes free, and the result of its
+//! [`Database::write_owned`] is dropped.
 
 mod error;
 mod health;
@@ -28,7 +28,7 @@ pub use health::{Durability, RefusedWrites};
 
 /// The largest number of jobs that wait for the writer; further callers wait until there is room.
 const MOST_WAITING: usize = 1024;
-/// The number of concurrent readers; further callers wait for a free reader.
+/// The number of connections for reading. Further callers wait until a connection is free.
 const READERS: usize = 2;
 /// The number of compiled statements that each connection keeps. The gateway has fewer statements, so each is compiled
 /// only once.
@@ -54,8 +54,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Returns true if the file itself is the reason; then a new file at the same path may open. Returns false if the
-    /// disk or another process is the reason.
+    /// Returns true if the reason is the file itself, so that a new file at the same path could be opened. Returns
+    /// false if the reason is the disk or another process.
     #[must_use]
     pub fn is_about_the_file(&self) -> bool {
         match self {
@@ -83,12 +83,12 @@ struct Shared {
 }
 
 impl Database {
-    /// Opens the file at `path`, creates it if it is missing, and runs the pending `migrations`. `migrations` has the
-    /// name of each part of the program, with the part's list of statements. A new version may only append statements
-    /// to a list.
+    /// Opens the file at `path`, creates it if it is missing, and runs the `migrations` that have not run on it. Each
+    /// migration is the name of a part of the program, and this part's list of SQL statements. A new version of the
+    /// gateway may only append statements to a list.
     ///
     /// # Errors
-    /// Returns an error if another process has the file, or if it can't be opened or migrated.
+    /// Returns an error if another process uses the file, or if it can't be opened or migrated.
     pub fn open(path: &Path, migrations: &[(&str, &[&str])]) -> Result<Self, OpenError> {
         Self::open_with(path, migrations, Durability::Power)
     }
@@ -106,7 +106,7 @@ impl Database {
         Self::start(|| Connection::open_with_flags(path, flags), Some(lock), (path, durability), migrations)
     }
 
-    /// Opens a database in memory. Its content is lost when the database is closed.
+    /// Opens a database in memory. Its content is lost when it is closed.
     ///
     /// # Errors
     /// Returns the errors of [`Database::open`].
@@ -171,9 +171,9 @@ impl Database {
         self.0.health.refused()
     }
 
-    /// Runs `work` in a transaction together with other waiting jobs, and returns once the transaction is committed.
-    /// The jobs run one after another, never concurrently. The work also runs if the caller is cancelled. If another
-    /// job fails, the transaction is undone and `work` runs again. So `work` must change nothing except the database.
+    /// Runs `work` in a transaction together with other waiting jobs, and returns its result once the transaction is
+    /// committed. The jobs run one after another. The work also runs if the caller is cancelled. If another job fails,
+    /// the transaction is undone and `work` runs again. So `work` must change nothing except the database.
     ///
     /// # Errors
     /// Returns an error if the work was not done.
@@ -189,8 +189,8 @@ impl Database {
     }
 
     /// Runs `work` on `state` as [`Database::write`] does. Once the transaction is committed, `own` makes a guard from
-    /// the state and the result, and the guard is returned. If the caller is cancelled before the work begins, the work
-    /// is not done, and the state is dropped. If the caller is cancelled later, the guard is dropped.
+    /// the state and the result, and this function returns the guard. If the caller is cancelled before the work
+    /// begins, the work is not done, and the state is dropped. If the caller is cancelled later, the guard is dropped.
     ///
     /// # Errors
     /// Returns an error if the work was not done.
@@ -211,7 +211,8 @@ impl Database {
         self.0.work.send(Job::Work(Box::new(work))).await.map_err(|_| DatabaseError::Closed)
     }
 
-    /// Runs the query `look` on a reader, concurrently with the writer. Waits until a reader is free.
+    /// Runs the query `look` on a reading connection, concurrently with the writer. Waits until such a connection is
+    /// free.
     ///
     /// # Errors
     /// Returns an error if the query fails.
@@ -237,8 +238,8 @@ impl Database {
     /// Checkpoints the write-ahead log into the file and empties the log, so that the log has no deleted content.
     ///
     /// # Errors
-    /// Returns an error if the disk fails, or if another program reads an older state for so long that the log can't be
-    /// emptied.
+    /// Returns an error if the disk fails. Also returns an error if the log can't be emptied, because another program
+    /// still reads an older state of the database.
     pub async fn scrub(&self) -> Result<(), DatabaseError> {
         let checkpoint = |connection: &Connection| {
             // The first column is 1 if a reader or a writer was in the way.
@@ -271,8 +272,8 @@ pub fn number(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
 }
 
-/// Removes other users' access to the file and its side files. Files of earlier versions and restored copies may allow
-/// that access.
+/// Removes other users' access to the file and its side files. Files of earlier versions of the gateway and restored
+/// copies may allow such access.
 fn make_private(path: &Path) -> io::Result<()> {
     let real = path.canonicalize()?;
     for suffix in ["", "-wal", "-shm", ".lock"] {
@@ -298,11 +299,11 @@ fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Locks a database file that no process has open, so that the file can be replaced. The lock ends when the result is
-/// dropped.
+/// Locks a database file that no process uses, so that the file can be replaced. The lock ends when the returned lock
+/// file is dropped.
 ///
 /// # Errors
-/// Returns an error if another process has the file, or if its folder can't be written.
+/// Returns an error if another process uses the file, or if its folder can't be written.
 pub fn reserve(path: &Path) -> Result<File, OpenError> {
     lock(path)
 }
@@ -319,7 +320,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Returns the path of the lock file, which is beside the real database file: links in `path` are resolved.
+/// Returns the path of the lock file. Links in `path` are resolved, so the lock file is beside the real database file.
 fn lock_of(path: &Path) -> io::Result<PathBuf> {
     let found = path.canonicalize().or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -330,8 +331,8 @@ fn lock_of(path: &Path) -> io::Result<PathBuf> {
     Ok(name.into())
 }
 
-/// Runs the statements of each part's list that have not run yet. Returns [`OpenError::Later`] if the file knows more
-/// statements than a list has.
+/// Runs those statements of each part's list that have not run on the file. Returns [`OpenError::Later`] if more
+/// statements have run than a list has.
 fn migrate(connection: &mut Connection, migrations: &[(&str, &[&str])]) -> Result<(), OpenError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     transaction.execute_batch("CREATE TABLE IF NOT EXISTS schema (part TEXT PRIMARY KEY, version INTEGER NOT NULL)")?;
@@ -388,7 +389,7 @@ mod tests {
         assert!(matches!(Database::open(&path, NUMBERS), Err(OpenError::Later)));
     }
 
-    /// Keeps the writer busy until the returned sender is used or dropped.
+    /// Keeps the writer busy until the returned sender sends or is dropped.
     fn busy(database: &Database) -> (std::sync::mpsc::SyncSender<()>, impl Future<Output = Result<(), DatabaseError>>) {
         let (go, wait) = std::sync::mpsc::sync_channel(1);
         let database = database.clone();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A disk with a reserve.
+/// A disk with a reserve: an amount of free space that is kept for important data.
 #[derive(Debug, Clone)]
 pub struct Disk {
     folder: PathBuf,
@@ -10,7 +10,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Returns the disk that holds a file, with a reserve in bytes; 0 means no reserve.
+    /// Returns the disk that has `file`, with a reserve in bytes; 0 means no reserve.
     #[must_use]
     pub fn of(file: &Path, reserve: u64) -> Self {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

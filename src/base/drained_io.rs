@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream whose failed write is reported only once all received data was read. After the failure nothing more is
+/// A stream that reports a failed write only once all received data was read. After the failure nothing more is
 /// written, so the sender of a large body stops.
 #[derive(Debug)]
 pub struct DrainedIo<I> {
@@ -16,7 +16,7 @@ pub struct DrainedIo<I> {
     state: State,
 }
 
-/// The state of a stream.
+/// The state of a [`DrainedIo`]. The value is the kind of the write's error.
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// No write has failed.
@@ -35,7 +35,7 @@ impl<I> DrainedIo<I> {
 }
 
 impl<I: Unpin> DrainedIo<I> {
-    /// Writes with `write` while no write has failed. The first failure wakes the task, so that the task reads the
+    /// Calls `write` as long as no write has failed. The first failure wakes the task, so that the task reads the
     /// received data. Until that data is read, writes stay pending; afterwards they return the error.
     fn write<T>(
         &mut self,

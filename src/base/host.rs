@@ -14,7 +14,7 @@ pub enum HostError {
     /// The request has more than one `Host` field.
     #[error("the request has more than one Host header; send exactly one")]
     Repeated,
-    /// The value is not a host with or without a port, or the request's target names a user.
+    /// The value is not a host with or without a port, or the request's target has a user name, such as `user@host`.
     #[error("the Host header is not a valid host, such as \"gateway.example.com\" or \"10.0.0.1:8080\"")]
     Invalid,
     /// An HTTP/2 request has a `Host` field that differs from `:authority`.
@@ -27,7 +27,7 @@ pub enum HostError {
 /// # Errors
 /// Returns an error if an HTTP/1.1 request lacks the field, if the field is repeated, or if its value is not a host.
 /// Also returns an error if the field of an HTTP/2 request differs from `:authority` (RFC 9113, section 8.3.1), or if
-/// the request's target names a user.
+/// the request's target has a user name.
 pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
     if let Some(authority) = request.uri().authority() {
         if authority.as_str().contains('@') {

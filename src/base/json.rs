@@ -1,4 +1,4 @@
-//! JSON with its source text: members in order, values unparsed, duplicates kept.
+//! Parses one level of JSON: members stay in order, values stay unparsed text, and duplicates are kept.
 //!
 //! `serde_json::Value` would lose duplicates of a member, the digits of a large number, and the position of a value in
 //! the text.
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-/// The members of an object in the order of the text, including duplicates.
+/// The members of an object, as pairs of name and value, in the order of the text. Duplicates are included.
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// The items of an array.
@@ -68,7 +68,7 @@ impl<'de> de::Deserialize<'de> for Items<'de> {
     }
 }
 
-/// A member's name, borrowed if it has no escapes.
+/// A member's decoded name. It is borrowed from the text if it has no escapes.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> de::Deserialize<'de> for Name<'de> {
@@ -79,8 +79,8 @@ impl<'de> de::Deserialize<'de> for Name<'de> {
     }
 }
 
-/// Returns the content of the JSON string `json`, which includes its quotes; `None` if `json` is not a string. Each
-/// lone surrogate (RFC 8259, section 8.2) is replaced, because it is not a character.
+/// Returns the decoded content of the JSON string `json`, which includes its quotes; `None` if `json` is not a string.
+/// Each lone surrogate (RFC 8259, section 8.2) is replaced, because it is not a character.
 #[must_use]
 pub fn text(json: &str) -> Option<Cow<'_, str>> {
     if !json.contains('\\') {
@@ -94,8 +94,9 @@ pub fn text(json: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Returns the content of the JSON string `json` as bytes; `None` if `json` is not a string. Characters are encoded as
-/// UTF-8. Lone surrogates are encoded in the same scheme (WTF-8), so that different strings have different bytes.
+/// Returns the decoded content of the JSON string `json` as bytes; `None` if `json` is not a string. Characters are
+/// encoded as UTF-8. Lone surrogates are encoded in the same way (WTF-8), so that different strings have different
+/// bytes.
 #[must_use]
 pub fn content(json: &str) -> Option<Cow<'_, [u8]>> {
     if !json.contains('\\') {

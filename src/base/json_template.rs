@@ -1,4 +1,4 @@
-//! A JSON body into which a reference is inserted without serializing the rest again.
+//! A JSON body into which a reference is inserted, without parsing or writing the rest again.
 //!
 //! Invariant: only the object's own member `reference_id` changes; a nested `reference_id` belongs to other data.
 
@@ -20,18 +20,19 @@ pub struct JsonTemplate {
     open: bool,
 }
 
-/// The treatment of a body that has no `reference_id`, for a caller that gave a reference.
+/// The treatment of a body or a query that has no `reference_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
-    /// The member is inserted: the first caller gave no reference that Iluma could echo.
+    /// A `reference_id` may be inserted. In an answer it is the reference of another caller: the caller that caused the
+    /// answer gave none, so Iluma echoed none. In a request it is the bare prefix.
     Insert,
-    /// The body stays as it is: Iluma received a reference and did not echo it.
+    /// Nothing is inserted. For an answer this means that Iluma received a reference and did not echo it.
     Leave,
 }
 
 impl JsonTemplate {
-    /// Prepares `body`. An object's own `reference_id` is cut out at any position. JSON that is not an object stays
-    /// unchanged for every caller. Returns `None` if the body is not JSON, or has `reference_id` twice.
+    /// Makes a template from `body`. The `reference_id` of a JSON object is cut out. Any other JSON stays unchanged for
+    /// every caller. Returns `None` if the body is not JSON, or has `reference_id` twice.
     #[must_use]
     pub fn split(body: &Bytes, absent: Absent) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
@@ -42,7 +43,8 @@ impl JsonTemplate {
         Self::around(text, &serde_json::from_str(text).ok()?, absent)
     }
 
-    /// Prepares an object whose `members` were read from `text`. Returns `None` if the object has `reference_id` twice.
+    /// Makes a template from an object whose `members` were read from `text`. Returns `None` if the object has
+    /// `reference_id` twice.
     #[must_use]
     pub fn around(text: &str, Members(members): &Members<'_>, absent: Absent) -> Option<Self> {
         let body = text.as_bytes();
@@ -77,16 +79,15 @@ impl JsonTemplate {
         Some(Self { raw, before, at: from, after: from + comma, open: true })
     }
 
-    /// Makes a body that takes no reference. The bytes are copied: they are a slice of a read buffer of many kilobytes,
-    /// which a cache entry would keep in memory for days.
+    /// Makes a template into which no reference is inserted. The bytes are copied, because they are a slice of a read
+    /// buffer of many kilobytes. A cache entry would otherwise keep that buffer in memory for days.
     #[must_use]
     pub fn whole(body: &[u8]) -> Self {
         let end = body.len();
         Self { raw: Bytes::copy_from_slice(body), before: end, at: end, after: end, open: false }
     }
 
-    /// Returns the body with `reference`, a JSON text that includes its quotes; `None` gives the body without a
-    /// reference.
+    /// Returns the body with `reference`, a JSON text that includes its quotes, or without a reference for `None`.
     #[must_use]
     pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         match reference {
@@ -97,26 +98,27 @@ impl JsonTemplate {
         }
     }
 
-    /// Returns the parts for storage: the bytes, the positions `before`, `at` and `after`, and true if a reference can
-    /// be inserted.
+    /// Returns the fields for storage: `raw`, the positions `before`, `at` and `after`, and true if a reference can be
+    /// inserted.
     #[must_use]
     pub fn layout(&self) -> (&[u8], [usize; 3], bool) {
         (&self.raw, [self.before, self.at, self.after], self.open)
     }
 
-    /// Makes a body from the parts that [`JsonTemplate::layout`] returned; `None` if the positions are invalid.
+    /// Makes a template from the fields that [`JsonTemplate::layout`] returned. Returns `None` if the positions are
+    /// invalid.
     #[must_use]
     pub fn from_layout(raw: Bytes, [before, at, after]: [usize; 3], open: bool) -> Option<Self> {
         (before <= at && at <= after && after <= raw.len()).then_some(Self { raw, before, at, after, open })
     }
 
-    /// Returns the number of bytes held.
+    /// Returns the length of the stored bytes, without the inserted reference.
     #[must_use]
     pub fn len(&self) -> usize {
         self.raw.len()
     }
 
-    /// Returns true if no bytes are held.
+    /// Returns true if there are no stored bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
@@ -201,7 +203,7 @@ mod tests {
             }
         }
 
-        /// A template changes nothing except the reference, in any answer.
+        /// Tests that a template changes nothing except the reference, in any answer.
         #[test]
         fn putting_the_same_reference_back_gives_the_same_bytes(
             names in proptest::collection::vec("[a-z]{1,5}", 0..5),

@@ -1,7 +1,8 @@
 //! Key material: the keys that protect data at rest, and the secrets that are derived from the root key.
 //!
-//! Invariants: an envelope opens only in the place that it was made for (the place is associated data); two envelopes
-//! have the same nonce only with a probability of 2^-96; keys are wiped from memory when they are dropped.
+//! Invariants: an envelope can be decrypted only under the name for which it was made (the name is associated data);
+//! two envelopes have the same nonce only with a probability of 2^-96; keys are wiped from memory when they are
+//! dropped.
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 
-/// The first byte of an envelope, which distinguishes it from later layouts.
+/// The first byte of an envelope: the version of its layout.
 const VERSION: u8 = 1;
 /// The length of AES-GCM's nonce in bytes.
 const NONCE: usize = 12;
@@ -22,7 +23,7 @@ const TAG: usize = 16;
 /// A key for data at rest.
 #[derive(Debug)]
 pub struct EncryptionKey {
-    /// The key's name, which its envelopes carry.
+    /// The key's id, which each of its envelopes contains.
     pub id: String,
     /// The key.
     pub key: SecretBox<[u8; 32]>,
@@ -30,9 +31,9 @@ pub struct EncryptionKey {
 
 /// Encrypts and decrypts data at rest with AES-256-GCM. Clones share the keys.
 ///
-/// An envelope is `version, length of the key's id, id, nonce, ciphertext with tag`; its head is authenticated with the
-/// associated data. Nonces are random, so one key may make at most 2^32 envelopes (NIST SP 800-38D, section 8.3): a
-/// hundred a second for more than a year.
+/// An envelope is `version, length of the key's id, id, nonce, ciphertext with tag`. The first three are authenticated
+/// with the associated data. Nonces are random, so one key may make at most 2^32 envelopes (NIST SP 800-38D, section
+/// 8.3). That is a hundred a second for more than a year.
 #[derive(Clone)]
 pub struct Keyring(Arc<Keys>);
 
@@ -48,19 +49,19 @@ struct Key {
     fingerprint: [u8; 32],
 }
 
-/// The reason why an envelope does not open.
+/// The reason why an envelope can't be decrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// The envelope's key is not in the configuration.
     #[error("the key that encrypted it is not in state.encryption_keys")]
     UnknownKey,
-    /// The envelope is damaged, forged, or was made for another place.
+    /// The envelope is damaged or forged, or was made for another `place`.
     #[error("decryption failed: the value is damaged or was tampered with")]
     Forged,
 }
 
 impl Keyring {
-    /// Takes the keys of the configuration: the first encrypts, all decrypt.
+    /// Makes a keyring from the keys of the configuration. The first key encrypts; every key decrypts.
     #[must_use]
     pub fn new(keys: &[EncryptionKey]) -> Self {
         let key = |key: &EncryptionKey| Key {
@@ -76,14 +77,15 @@ impl Keyring {
         self.0.keys.iter().map(|key| (&*key.id, &key.fingerprint))
     }
 
-    /// Returns the ids of all keys with commas in between, for other nodes. Ids have no commas.
+    /// Returns the ids of all keys, joined by commas, for other nodes. An id has no comma.
     #[must_use]
     pub fn known(&self) -> String {
         self.0.keys.iter().map(|key| &*key.id).collect::<Vec<_>>().join(",")
     }
 
-    /// Selects the key for encryption: the first key that every live node knows. `nodes` has each live node's
-    /// [`Keyring::known`]. Without a live node, or without such a key, it selects the first key. Returns the key's id.
+    /// Selects the key for encryption: the first key that every running node knows. Returns the key's id. `nodes` has
+    /// the [`Keyring::known`] of each running node. If `nodes` is empty, or no key is known to all, selects the first
+    /// key.
     pub fn write_with_known(&self, nodes: &[String]) -> &str {
         let is_known = |key: &Key| nodes.iter().all(|known| known.split(',').any(|id| id == &*key.id));
         let writer = self.0.keys.iter().position(is_known).unwrap_or(0);
@@ -95,7 +97,8 @@ impl Keyring {
         self.0.keys.get(self.0.writer.load(Ordering::Relaxed))
     }
 
-    /// Encrypts `plain` for the place that `place` names; the envelope opens only there.
+    /// Encrypts `plain`. `place` names the place where the envelope is stored, such as a key in Redis. The envelope can
+    /// be decrypted only with the same `place`.
     #[must_use]
     pub fn encrypt(&self, place: &[u8], plain: &[u8]) -> Vec<u8> {
         // The configuration guarantees at least one key.
@@ -114,8 +117,8 @@ impl Keyring {
         envelope
     }
 
-    /// Returns true if an envelope was made with the key that encrypts now. Other envelopes have to be encrypted again
-    /// before their key is removed.
+    /// Returns true if an envelope was made with the key that encrypts now. Another envelope has to be encrypted again
+    /// before its key is removed.
     #[must_use]
     pub fn is_current(&self, envelope: &[u8]) -> bool {
         let id = envelope.get(2..).zip(envelope.get(1)).and_then(|(rest, length)| rest.get(..usize::from(*length)));
@@ -154,12 +157,12 @@ impl std::fmt::Debug for Keyring {
     }
 }
 
-/// Makes pseudonyms, which do not reveal the thing that they name: HMAC-SHA256 under a key of one purpose.
+/// Makes pseudonyms for one purpose with HMAC-SHA256. A pseudonym does not reveal the thing that it names.
 #[derive(Clone)]
 pub struct Pseudonymizer(Hmac<Sha256>);
 
 impl Pseudonymizer {
-    /// Makes the pseudonymizer of a purpose. The same root key and purpose give the same pseudonyms on every node and
+    /// Makes the pseudonymizer for a purpose. The same root key and purpose give the same pseudonyms on every node and
     /// after every start.
     #[must_use]
     pub fn new(root: &[u8; 32], purpose: &str) -> Self {
@@ -167,8 +170,8 @@ impl Pseudonymizer {
         Self(Hmac::new((&*derive::<64>(root, purpose)).into()))
     }
 
-    /// Returns the pseudonym of these parts together. Parts are length-prefixed: different parts never give the same
-    /// input.
+    /// Returns one pseudonym for all `parts` together. The length of each part is hashed too, so different parts never
+    /// give the same input.
     #[must_use]
     pub fn name<const PARTS: usize>(&self, parts: [&[u8]; PARTS]) -> [u8; 32] {
         let mut mac = self.0.clone();
@@ -197,7 +200,7 @@ pub fn fingerprint(key: &[u8; 32]) -> [u8; 32] {
     Pseudonymizer::new(key, "sentinel").name([b"key"])
 }
 
-/// Derives a secret of one purpose from the root key (HKDF-SHA256, RFC 5869).
+/// Derives the secret for one purpose from the root key (HKDF-SHA256, RFC 5869).
 #[must_use]
 pub fn derive<const LENGTH: usize>(root: &[u8; 32], purpose: &str) -> Zeroizing<[u8; LENGTH]> {
     let mut secret = Zeroizing::new([0; LENGTH]);
@@ -219,7 +222,7 @@ pub fn random<const LENGTH: usize>() -> [u8; LENGTH] {
 
 #[cfg(test)]
 impl Keyring {
-    /// Makes a keyring for tests from pairs of an id and a byte. Each key is its byte, 32 times.
+    /// Makes a keyring for tests. Each pair is a key's id and a byte; the key is this byte, 32 times.
     pub(crate) fn of_bytes(keys: &[(&str, u8)]) -> Self {
         let key = |(id, byte): &(&str, u8)| EncryptionKey {
             id: (*id).to_owned(),

@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::task::Context;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer for a deadline that moves. A later deadline costs nothing, because the timer is reset only when it fires; an
-/// earlier deadline resets it at once. One timer serves all requests of a connection.
+/// A timer for a deadline that moves. A later deadline costs nothing, because the timer is reset only when it fires. An
+/// earlier deadline resets the timer at once. One timer serves all requests of a connection.
 #[derive(Debug, Default)]
 pub struct LazySleep(Option<Pin<Box<Sleep>>>);
 
 impl LazySleep {
-    /// Returns true if `deadline` has passed; otherwise the task is woken at the deadline.
+    /// Returns true if `deadline` has passed. Otherwise returns false, and the task is woken at the deadline.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() > deadline {

@@ -1,4 +1,4 @@
-//! A check, for tests, that the time of some work grows no faster than the size of its input.
+//! A check, for tests, that the time of some work is at most linear in the size of its input.
 
 use cpu_time::ThreadTime;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Limits equal log lines to one a second.
+//! A limit of one line a second for equal log lines.
 
 use parking_lot::Mutex;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 /// The time between two equal lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A limit of one log line a second, which counts the events that get no line.
+/// A limit of one log line a second. It counts the events that are not logged.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<Passed>);
 
 #[derive(Debug, Default)]
 struct Passed {
     last: Option<Instant>,
-    /// Events since the last line.
+    /// The number of events since the last line.
     events: u64,
 }
 

@@ -11,7 +11,8 @@ pub fn parse(text: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(stamp.as_nanosecond()).ok()?))
 }
 
-/// Parses an RFC 3339 time or a date; a date means its first moment in UTC. Returns `None` for other texts.
+/// Parses an RFC 3339 time, or a date such as `2026-11-25`, which means midnight UTC at its beginning. Returns `None`
+/// for other texts.
 #[must_use]
 pub fn parse_or_date(text: &str) -> Option<SystemTime> {
     parse(text).or_else(|| if text.len() == 10 { parse(&format!("{text}T00:00:00Z")) } else { None })

@@ -1,4 +1,4 @@
-//! Names from the configuration, which labels, keys and messages carry.
+//! Names of teams and accounts, which appear in metric labels, keys and messages.
 //!
 //! Invariants: a name is 1 to 32 characters of `[a-z0-9-]`, so it is safe in a metric label, a log line, a URL segment
 //! and before the `:` of a prefixed reference.

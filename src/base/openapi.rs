@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// Returns a document that is merged from `parts`, which are JSON texts with `info` and components. `version` is the
-/// version in `info`.
+/// Returns the beginning of a document. It is merged from `parts`, JSON texts with `info` and components. `version`
+/// becomes the version in `info`.
 #[must_use]
 pub fn begin(parts: &[&str], version: &str) -> Value {
     let mut document = json!({ "openapi": "3.1.0" });
@@ -27,7 +27,7 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// Returns a reference to a component: `component("schemas", "Error")`.
+/// Returns a reference to a component: `component("schemas", "Error")` refers to `#/components/schemas/Error`.
 #[must_use]
 pub fn component(kind: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{kind}/{name}") })
@@ -42,7 +42,7 @@ pub fn content(content_type: &str, schema: Option<&str>) -> Value {
     json!({ "schema": schema.map_or_else(text, |name| component("schemas", name)) })
 }
 
-/// Returns the parameters of a path: `id` for `/v1/callbacks/{id}`.
+/// Returns the descriptions of a path's parameters, such as that of `id` in `/v1/callbacks/{id}`.
 pub fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
     let names = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     names.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))

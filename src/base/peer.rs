@@ -1,7 +1,7 @@
 //! Finds the address of a client behind load balancers.
 //!
-//! Invariants: a header names a client only if a trusted load balancer sent it; the client is the rightmost address
-//! that is not a trusted load balancer, because a client can invent everything to the left of that address.
+//! Invariants: a header counts only if a trusted load balancer sent it; the client is the rightmost address that is not
+//! a trusted load balancer, because a client can invent everything to the left of its own address.
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -16,7 +16,7 @@ const FORWARDED_PROTO: &str = "x-forwarded-proto";
 pub struct Client {
     /// The client's address.
     pub address: IpAddr,
-    /// True if the client speaks TLS, with the gateway or with the load balancer.
+    /// True if the client uses TLS, toward the gateway or toward the load balancer.
     pub secure: bool,
 }
 
@@ -49,9 +49,9 @@ impl Peer {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the rightmost address of `x-forwarded-for` that is not a trusted load balancer. If all are load
-    /// balancers, returns the leftmost address; if there is no address, returns the peer's own. The search ends at a
-    /// text that is not an address, because nothing to the left of such a text can be trusted.
+    /// Returns the rightmost address of `x-forwarded-for` that is not a trusted load balancer. If all are trusted load
+    /// balancers, returns the leftmost address. If there is no address, returns the peer's own. A text that is not an
+    /// address ends the search, because nothing to the left of it can be trusted.
     fn forwarded_for(&self, headers: &HeaderMap) -> IpAddr {
         let mut last = self.address;
         for field in headers.get_all(FORWARDED_FOR).iter().rev() {

@@ -6,8 +6,8 @@ use uuid::Uuid;
 /// The header that carries the id, in requests and answers.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Returns the id of a request, as a number and as the header's value. It is the caller's id if that is a UUID with
-/// hyphens; otherwise it is a new id.
+/// Returns the id of a request, as a UUID and as the header's value. If the caller sent an id that is a UUID with
+/// hyphens, it is this id; otherwise it is a new one.
 #[must_use]
 pub fn of(headers: &HeaderMap) -> (Uuid, HeaderValue) {
     if let Some(given) = headers.get(HEADER)

@@ -4,8 +4,8 @@ use http::HeaderMap;
 use http::header::RETRY_AFTER;
 use std::time::{Duration, SystemTime};
 
-/// Returns the duration that the sender of `headers` asks the client to wait, counted from `now`. A date that has
-/// passed gives zero. Returns `None` if the field is absent, is repeated with different values, or is neither a number
+/// Returns the duration, from `now` on, for which the sender of `headers` asks the client to wait. For a date that has
+/// passed it is zero. Returns `None` if the field is absent, is repeated with different values, or is neither a number
 /// nor a date.
 ///
 /// The duration may be of any length: callers must limit it.

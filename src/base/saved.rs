@@ -1,21 +1,21 @@
-//! The reasons why a request needed no upstream call.
+//! The reasons why a request needed no call to Iluma.
 //!
-//! The ledger counts the saved rupiah, and metrics count the requests.
+//! The ledger counts the rupiah that these requests saved, and metrics count the requests.
 
-/// The reason why a request needed no upstream call of its own.
+/// The reason why a request needed no call of its own to Iluma.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Saved {
     /// A stored answer served the request.
     Hit,
-    /// An identical request in flight served the request.
+    /// The request got the answer to an identical request, for which it waited.
     Collapsed,
-    /// An identical request that is pending upstream served the request.
+    /// The request got the "pending" answer of an identical request that Iluma has not finished.
     Shared,
 }
 
 impl Saved {
-    /// Every reason; `ALL[reason as usize] == reason`.
+    /// All reasons. The index of a reason is its number: `ALL[reason as usize] == reason`.
     pub const ALL: [Self; 3] = [Self::Hit, Self::Collapsed, Self::Shared];
 
     /// Returns the name in metrics.

@@ -1,7 +1,7 @@
 //! Wall-clock time that never goes back, so that stored data ages even if the machine's clock is set back.
 //!
-//! Invariants: a later reading is never smaller than an earlier one, nor than a reading of an earlier process that was
-//! given to [`SteadyClock::new`]; two readings differ by at least the time that really passed between them.
+//! Invariants: a reading is never smaller than an earlier reading, or than the time that was given to
+//! [`SteadyClock::new`]; two readings differ by at least the time that really passed between them.
 
 use super::clock::Clock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,8 @@ pub type Millis = u64;
 pub struct SteadyClock {
     clock: Clock,
     origin: Instant,
-    /// The wall-clock time at `origin`. It grows when the machine's clock is set forward, and never shrinks.
+    /// The wall-clock time at `origin`, in milliseconds since 1970. It grows when the machine's clock is set forward,
+    /// and never shrinks.
     base: AtomicU64,
 }
 
@@ -38,7 +39,7 @@ impl SteadyClock {
     }
 }
 
-/// Returns the wall-clock time of `clock`, which may go back.
+/// Returns the wall-clock time of `clock`. Unlike a [`SteadyClock`], it may go back.
 #[must_use]
 pub fn wall(clock: &Clock) -> Millis {
     millis(clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default())

@@ -36,7 +36,7 @@ impl Tasks {
         });
     }
 
-    /// Waits until every task has ended, but at most for `most`. Returns false if some task still runs then.
+    /// Waits until every task has ended, at most for `most`. Returns false if a task is still running then.
     pub async fn drain(&self, most: Duration) -> bool {
         self.0.close();
         tokio::time::timeout(most, self.0.wait()).await.is_ok()

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// The beginning of every team's key, by which a secret scanner, the scrubber and `check` recognise a key.
+/// The beginning of every team's key. Secret scanners, the scrubber and the command `check` recognise a key by it.
 pub const KEY_MARK: &str = "igw_";
 
 /// A team's key, and the hash that is stored.

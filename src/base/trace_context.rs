@@ -17,7 +17,7 @@ pub struct TraceId([u8; 16]);
 pub struct TraceContext {
     /// The trace.
     pub trace: TraceId,
-    /// The caller's span; `None` if the trace begins here.
+    /// The caller's span; `None` if the trace begins at the gateway.
     pub parent: Option<Parent>,
 }
 
@@ -26,7 +26,7 @@ pub struct TraceContext {
 pub struct Parent {
     /// The span's id, never zero.
     pub span: [u8; 8],
-    /// True if the caller records its spans, and so expects the gateway to record spans too.
+    /// True if the caller records its spans. It then expects the gateway to record spans too.
     pub is_sampled: bool,
 }
 

@@ -4,10 +4,10 @@
 
 use std::collections::VecDeque;
 
-/// A byte of decoded text, and the position in the original text of the byte or escape that it comes from.
+/// A byte of decoded text, and the position in the original text at which its byte or escape begins.
 pub type Unit = (u8, usize);
 
-/// The kinds of escapes that are decoded.
+/// The choice of the escapes that are decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Escapes {
     /// True to decode the escapes of JSON.
@@ -18,8 +18,8 @@ pub struct Escapes {
     pub plus: bool,
 }
 
-/// Returns all combinations of escapes with which the text may be decoded. The first combination decodes nothing. If
-/// `plus` is false, a plus is never decoded as a space.
+/// Returns the combinations of escapes that may have been used in the text. The first combination decodes nothing. If
+/// `plus` is false, no combination decodes a plus as a space.
 #[must_use]
 pub fn readings(text: &[u8], plus: bool) -> Vec<Escapes> {
     let contains = |byte: u8| memchr::memchr(byte, text).is_some();
@@ -36,7 +36,7 @@ pub fn readings(text: &[u8], plus: bool) -> Vec<Escapes> {
     readings
 }
 
-/// Returns the decoded bytes of a text, each with the position of its origin in the text.
+/// Returns the decoded bytes of a text, each with its position in the text.
 pub fn units(text: &[u8], escapes: Escapes) -> impl Iterator<Item = Unit> {
     let json = Json { text, at: 0, undo: escapes.json, waiting: VecDeque::new() };
     Percent { json, ahead: VecDeque::new(), escapes }
@@ -47,7 +47,7 @@ struct Json<'a> {
     text: &'a [u8],
     at: usize,
     undo: bool,
-    /// The remaining bytes of a character that an escape encodes.
+    /// The bytes that are still to be returned of a character that was escaped.
     waiting: VecDeque<Unit>,
 }
 
@@ -71,8 +71,8 @@ impl Iterator for Json<'_> {
     }
 }
 
-/// Returns the character that the escape at the start of a text encodes, and the length of the escape in bytes. A
-/// backslash that begins no escape gives a backslash and the length 1.
+/// Decodes the escape at the start of a text. Returns its character, and the length of the escape in bytes. For a
+/// backslash that begins no escape, returns a backslash and 1.
 fn escape(text: &[u8]) -> (char, usize) {
     let code = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;

@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// The builder of [`Uniform`] hashers.
 pub type BuildUniform = BuildHasherDefault<Uniform>;
 
-/// A hasher that returns the number of a key unchanged, because that number is a hash already.
+/// A hasher for keys that write one `u64`. It returns this number unchanged, because the number is a hash already.
 #[derive(Debug, Default)]
 pub struct Uniform(u64);
 

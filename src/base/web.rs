@@ -1,9 +1,9 @@
-//! The layers around every axum router of the gateway, most of them from tower-http.
+//! The layers that every axum router of the gateway has, most of them from tower-http.
 //!
 //! They add request ids, shape errors, check the host, catch panics, and limit times and bodies.
 //!
 //! Invariants: every answer carries a request id; every error has the shape that the router's owner chose, even if axum
-//! or a layer made the error; every body and every answer keeps to its [`Bounds`].
+//! or a layer made the error; every body and every answer is within its [`Bounds`].
 
 use crate::base::host::{self, HostError};
 use crate::base::peer::Peer;
@@ -53,8 +53,8 @@ pub enum BodyFault {
     CutOff,
 }
 
-/// Puts the layers around `router`. `refuse` makes the answer for a status that axum or a layer chose: 404, 405, 413,
-/// 500 or 503. `bad_host` makes the answer to a request without exactly one valid host.
+/// Puts the layers around `router`. `refuse` makes the answer to a request that axum or a layer has refused, with one
+/// of the statuses 404, 405, 413, 500 and 503. `bad_host` makes the answer to a request without exactly one valid host.
 pub fn layered(
     router: Router,
     bounds: Bounds,
@@ -81,14 +81,14 @@ pub fn layered(
         .layer(SetRequestHeaderLayer::overriding(header, id))
 }
 
-/// Returns a function that makes the service of a connection, which passes requests to `router`. Handlers find the
-/// [`Client`](crate::base::peer::Client) in a request's extensions.
+/// Returns a function that makes a service for each connection. The service passes requests to `router`. Handlers find
+/// the [`Client`](crate::base::peer::Client) in a request's extensions.
 pub fn services(router: Router) -> impl Fn(Peer) -> Named + Send + Sync + 'static {
     let service = TowerToHyperService::new(router);
     move |peer| Named { service: service.clone(), peer }
 }
 
-/// A service that adds the client to each request.
+/// A service that adds the [`Client`](crate::base::peer::Client) to each request's extensions.
 #[derive(Debug, Clone)]
 pub struct Named {
     service: TowerToHyperService<Router>,
@@ -107,7 +107,8 @@ impl Service<hyper::Request<Incoming>> for Named {
     }
 }
 
-/// Returns the response, or the answer of `refuse` if axum or a layer has made the response and it is an error.
+/// Returns `response`, unless it is an error that axum or a layer has made. For such an error, returns the answer of
+/// `refuse`.
 fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -118,7 +119,7 @@ fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
     refuse(status)
 }
 
-/// Returns a method's name for logs and spans. An unknown method becomes `OTHER`, because it could be any text.
+/// Returns a method's name for logs and traces. It is `OTHER` for an unknown method, which could be any text.
 #[must_use]
 pub fn method_label(method: &Method) -> &'static str {
     match *method {
@@ -142,7 +143,7 @@ pub async fn whole_body(request: Request) -> Result<Bytes, BodyFault> {
     body.map(|body| body.to_bytes()).map_err(|error| fault(&error))
 }
 
-/// Returns the fault of a body: the layer's own error, inside the errors that wrap it.
+/// Returns the fault of a body. It searches `error` and its sources for the error of a layer.
 fn fault(error: &(dyn Error + 'static)) -> BodyFault {
     let mut cause = Some(error);
     while let Some(error) = cause {

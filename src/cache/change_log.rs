@@ -6,14 +6,15 @@ use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use std::collections::BTreeMap;
 
-/// The prefix of the names of fields that hold a tenant's epoch. It contains a colon, which no subject has in its name,
-/// so these names never equal those of subjects' fields.
+/// The prefix of a field's name, if the field holds the epoch of a tenant. No subject's name contains a colon, so a
+/// tenant's field never has the same name as a subject's field.
 pub(super) const TENANT: &str = "tenant:";
-/// The name of the field that holds the era. The era is a random id, which is new whenever Redis has lost everything.
+/// The name of the field that holds the era: a random id, which is made again after Redis has lost all its data.
 pub(super) const ERA: &str = "era";
 
-/// Returns the highest number, up to `number`, that no entry of `changes` has. `number` belongs to the newest change.
-/// `changes` is in ascending order, and has every change after the returned number.
+/// Returns the number of the newest change that is missing from `changes`. `number` is the number of the newest change
+/// of all. `changes` has pairs of an entry and its number, in ascending order. For the numbers 7, 8 and 9 and a
+/// `number` of 9, the result is 6.
 pub(super) fn unknown_to(number: u64, changes: &[(Vec<u8>, u64)]) -> u64 {
     changes.iter().rev().fold(number, |first, (_, at)| if *at == first { at.saturating_sub(1) } else { first })
 }
@@ -66,8 +67,8 @@ fn write_change(change: &Change) -> Vec<u8> {
     }
 }
 
-/// Reads an entry of the list: a number, a colon, and a change or a count. Returns `None` for an entry that this
-/// version does not know, or that is damaged.
+/// Reads an entry of the list: a number, a colon, and a change or a count. Returns `None` for a damaged entry, and for
+/// an entry of a later version that this version does not know.
 pub(super) fn read(entry: &[u8]) -> Option<Logged> {
     let colon = entry.iter().position(|b| *b == b':')?;
     let entry = entry.get(colon + 1..)?;

@@ -27,8 +27,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::Notify;
 
-/// The longest time that a request waits for a read of the file. A healthy disk needs less, and a call to Iluma takes
-/// much longer.
+/// The longest time for which a request waits for a read of the file. A healthy disk needs less. A call to Iluma takes
+/// much longer, so the wait costs little.
 const READING: Duration = Duration::from_millis(250);
 /// The pause after a read that took longer than [`READING`]. Meanwhile requests do not use the file, and waiting
 /// entries are not written.
@@ -37,7 +37,8 @@ const REST: Duration = Duration::from_secs(1);
 const MOST_WAITING: usize = 32 << 20;
 /// The approximate size, in bytes, of the entries that one transaction writes.
 const TOGETHER: usize = 1 << 20;
-/// The assumed size, in bytes, of an entry without its body. Head, tags and key together are smaller.
+/// The assumed size, in bytes, of an entry without its body. The key, the tags and the other fields together are
+/// smaller.
 const OVERHEAD: usize = 512;
 
 /// The disk cache: entries in a file.
@@ -53,11 +54,11 @@ pub(super) struct DiskCache {
     clock: Clock,
     time: Arc<SteadyClock>,
     waiting: Mutex<Waiting>,
-    /// The lock of a flush, so that only one runs at a time. A purge flushes first. So it waits for a running flush,
-    /// whose batch would otherwise be written after the purge.
+    /// The lock that a flush holds, so that only one runs at a time. A purge begins with a flush of its own. So it
+    /// waits for a running flush, which could otherwise write its entries after the purge.
     flushing: tokio::sync::Mutex<()>,
     pub(super) arrived: Notify,
-    /// True once the file turned out to be damaged.
+    /// True once a read or a write has found the file damaged, until the file is set aside.
     is_damaged: AtomicBool,
     /// True while entries can't be written: the last batch failed, or the disk is nearly full.
     is_stuck: AtomicBool,
@@ -118,8 +119,8 @@ impl DiskCache {
         !self.is_stuck.load(Ordering::Relaxed) && self.file.load().as_ref().is_some_and(|file| file.is_writable())
     }
 
-    /// Returns the entry of a slot, which may be past its lifetime. Returns `None` if there is none, if the file can't
-    /// be read, or if the entry names a person who was erased since its call began.
+    /// Returns the entry of a slot, which may be past its lifetime. Returns `None` if there is none, if it can't be
+    /// read, or if it names a person who was erased since its call began.
     pub(super) async fn look_up(&self, slot: &CacheSlot) -> Option<Entry> {
         let waiting = self.waiting.lock().rows.get(&slot.key).map(|row| Arc::clone(&row.entry));
         let (count, entry) = match waiting {
@@ -190,7 +191,7 @@ impl DiskCache {
         self.in_time(self.usable().ok()?.noted(id, self.keyring.clone())).await.ok()?
     }
 
-    /// Deletes the entries that a purge or an erasure removes. Returns the number of deleted entries.
+    /// Deletes the entries that a change names. Returns their number.
     ///
     /// # Errors
     /// Returns an error if the file can't be used, or if not everything could be deleted.
@@ -276,8 +277,8 @@ impl DiskCache {
         }
     }
 
-    /// Does a part of the upkeep: sets a damaged file aside, opens a file if none is open, deletes some expired
-    /// entries, and counts some of the file's keys. Returns true if there is more to do.
+    /// Does some of the periodic maintenance: sets a damaged file aside, opens a file if none is open, deletes some
+    /// expired entries, and counts some of the file's keys in the key filter. Returns true if there is more to do.
     pub(super) async fn tidy(&self) -> bool {
         if self.is_damaged.load(Ordering::Relaxed) {
             self.set_aside().await;
@@ -334,8 +335,8 @@ impl DiskCache {
         }
     }
 
-    /// Opens the file. If it can't be opened because of the file itself, moves that file aside and makes a new one. A
-    /// remaining fault is logged only if `is_start`.
+    /// Opens the file. If the file itself prevents this, for example because it is damaged, moves it aside and makes a
+    /// new file. If no file can be opened, the fault is logged only if `is_start`.
     fn reopen(&self, is_start: bool) {
         let mut opened = DiskFile::open(&self.path, self.bound);
         if let Err(error) = &opened
@@ -381,7 +382,7 @@ impl DiskCache {
     }
 }
 
-/// Returns a predicate that is true for the entries that a change removes.
+/// Returns a predicate that is true for the entries that a change names, and for entries with an unknown subject.
 fn ended_by(change: &Change) -> impl Fn(&Fact) -> bool + Send + Sync + 'static {
     let change = change.clone();
     move |fact| match fact.subject {
@@ -417,7 +418,8 @@ fn discard(path: &std::path::Path) -> io::Result<()> {
 }
 
 impl Waiting {
-    /// Returns waiting entries of about [`TOGETHER`] bytes in total. They stay in the queue until they are written.
+    /// Returns waiting entries of about [`TOGETHER`] bytes in total, or all if there are fewer. They keep waiting until
+    /// they are written.
     fn batch(&self) -> Vec<Row> {
         let mut bytes = 0;
         let within = |row: &&Row| {

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The tables of the file. `facts` has a row for each row of `entries`, with the same number and without the value. So
-/// deletions find their rows without reading values.
+/// The tables of the file. `facts` has a row for each row of `entries`, with the same number. It does not have the
+/// value, so a deletion finds its rows without reading values.
 const MIGRATIONS: &[(&str, &[&str])] = &[(
     "disk cache",
     &["
@@ -93,7 +93,7 @@ impl DiskFile {
         self.database.close().await;
     }
 
-    /// Returns the decrypted bytes of a key's entry; `None` if the file has none.
+    /// Returns the decrypted bytes of a key's entry; `None` if the file has no such entry.
     pub(super) async fn entry(&self, key: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
         if !self.keys.may_have(key) {
             return Ok(None);
@@ -101,7 +101,7 @@ impl DiskFile {
         self.value("SELECT value FROM entries WHERE key = ?1", place("entry", key), (key.clone(), keyring)).await
     }
 
-    /// Returns the decrypted bytes of the note with this name; `None` if the file has none.
+    /// Returns the decrypted bytes of the note with this name; `None` if the file has no such note.
     pub(super) async fn noted(&self, name: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
         self.value("SELECT value FROM notes WHERE name = ?1", place("note", name), (name.clone(), keyring)).await
     }
@@ -137,8 +137,8 @@ impl DiskFile {
         self.change(put).await
     }
 
-    /// Runs `work` in a transaction. `work` updates the key filter for the keys that it changes. If the transaction is
-    /// rolled back, the filter is reset, and all keys are counted again.
+    /// Runs `work` in a transaction. `work` must update the key filter for the keys that it changes. If the transaction
+    /// is rolled back, the filter is reset, and all keys are counted again.
     async fn change<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -222,7 +222,7 @@ impl DiskFile {
         self.change(tidy).await
     }
 
-    /// Deletes every entry for which `is_over` is true; returns their number.
+    /// Deletes the entries for which `is_over` is true; returns their number.
     pub(super) async fn remove(
         &self,
         is_over: impl Fn(&Fact) -> bool + Send + Sync + 'static,
@@ -282,8 +282,8 @@ impl DiskFile {
     }
 }
 
-/// A guard for work that updates the key filter. If the guard is dropped after the work began and before its changes
-/// are kept, it resets the filter, and all keys are counted again.
+/// A guard for work that updates the key filter. If the guard is dropped between [`begin`](Self::begin) and
+/// [`stand`](Self::stand), the work's changes may be undone. So it resets the filter, and all keys are counted again.
 struct Counting {
     keys: Arc<KeyFilter>,
     is_open: Cell<bool>,
@@ -294,15 +294,15 @@ impl Counting {
         Self { keys: Arc::clone(keys), is_open: Cell::new(false) }
     }
 
-    /// Begins a run of the work. If this is not the first run, the changes of the earlier one were rolled back, so the
-    /// filter is reset.
+    /// Begins a run of the work. If this is not the first run, the changes of the earlier run were rolled back, so it
+    /// resets the filter.
     fn begin(&self) {
         if self.is_open.replace(true) {
             self.keys.reset();
         }
     }
 
-    /// Ends the guard without a reset, because the changes are kept.
+    /// Ends the guard without a reset, because the work has succeeded.
     fn stand(self) {
         self.is_open.set(false);
     }
@@ -366,8 +366,8 @@ impl Fact {
     }
 }
 
-/// Deletes the oldest entries, 64 at a time, until the file uses at most `pages` pages or `most` entries are deleted.
-/// Returns true if there is more to do.
+/// Deletes the oldest entries, 64 at a time, until the file uses at most `pages` pages or at least `most` entries are
+/// deleted. Returns true if the file still uses more pages.
 fn make_room(connection: &Connection, pages: u64, most: usize, keys: &KeyFilter) -> rusqlite::Result<bool> {
     let mut removed = 0;
     while used(connection)? > pages {
@@ -406,7 +406,8 @@ fn count(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
     connection.prepare_cached(&format!("PRAGMA {pragma}"))?.query_row([], |row| row.get(0)).map(number)
 }
 
-/// Returns the name to which an envelope is bound: the envelope can be decrypted only with the same kind and key.
+/// Returns the name that is authenticated with an envelope. The envelope can be decrypted only for the same kind
+/// (`entry` or `note`) and key.
 fn place(kind: &str, key: &Key) -> Vec<u8> {
     [b"disk cache ", kind.as_bytes(), b" ", key.bytes()].concat()
 }
@@ -495,7 +496,7 @@ mod tests {
         assert!(bytes(&path) <= bound.bytes() && is_there(&file, &row(5999, None, 1, 0)).await, "{}", bytes(&path));
     }
 
-    /// Other work in the same transaction fails, so the writer runs this work a second time.
+    /// Tests work that runs a second time, because other work in the same transaction fails.
     #[tokio::test]
     async fn keys_are_counted_once_although_their_work_ran_twice() {
         let folder = tempfile::tempdir().unwrap();

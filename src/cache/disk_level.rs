@@ -22,7 +22,7 @@ const GATHERING: Duration = Duration::from_millis(100);
 /// The interval at which expired entries are removed, and at which a file is opened if none is open.
 const TIDYING: Duration = Duration::from_secs(5);
 
-/// The name of the disk level in the report of an order that could not reach it.
+/// The name of the disk level in the outcome of an order that could not reach it.
 pub(super) const DISK_CACHE: &str = "the disk cache";
 
 /// The disk level of a gateway without Redis.
@@ -34,8 +34,8 @@ pub struct DiskLevel {
 }
 
 impl DiskLevel {
-    /// Opens the disk level if the settings have one. Otherwise returns `None` and deletes the file of an earlier run,
-    /// because purges and erasures would not reach that file.
+    /// Opens the disk level if the settings have one. Otherwise deletes the file of an earlier run and returns `None`.
+    /// The old file must not stay, because purges and erasures would not reach it.
     ///
     /// # Errors
     /// Returns an error if the state database can't be used. A cache file that can't be used is no error.
@@ -61,8 +61,8 @@ impl DiskLevel {
         Ok(Some(Self { disk, epochs, durable }))
     }
 
-    /// Applies a change in the state database, in memory and on disk. The result names the stores that could not be
-    /// reached.
+    /// Applies a change in the state database, in memory and on disk. The result has the numbers of removed entries,
+    /// and the names of the stores that could not be reached.
     pub(super) async fn change(&self, change: &Change, memory: &Memory) -> Removed {
         let mut left = Vec::new();
         if self.durable.change(&self.epochs, change).await.is_err() {
@@ -77,8 +77,8 @@ impl DiskLevel {
         Removed { memory, disk, left, ..Removed::default() }
     }
 
-    /// Writes waiting entries and deletes expired ones until `stop`. Then writes the last waiting entries and closes
-    /// the file.
+    /// Deletes the entries of erased persons. Until `stop`, writes waiting entries and deletes expired ones. Then
+    /// writes the last waiting entries and closes the file.
     pub(super) fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
         let disk = Arc::clone(&self.disk);
         tasks.spawn_until(&stop, async move { disk.forget_erased().await });

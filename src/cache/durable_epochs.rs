@@ -26,12 +26,13 @@ pub const MIGRATIONS: &[&str] = &["
     INSERT INTO cache_changes VALUES (0, 0);
     "];
 
-/// The number that each start adds to the highest number of a change in the database. It is greater than the number of
-/// changes in one run, so the numbers of changes that could not be written are not used again.
+/// The step by which each start raises the last change's number in the database. The step is greater than the number of
+/// changes in one run. So a number is not used again, even if its change could not be written.
 const START: u64 = 1 << 20;
-/// The time for which an erasure is remembered. No entry lives as long, and no older backup should be restored.
+/// The time for which an erasure is remembered, 400 days in milliseconds. Every entry has a shorter lifetime. A backup
+/// that is older should not be restored.
 const REMEMBERED: Millis = 400 * 86_400_000;
-/// The difference between two readings of one clock that rounding can cause.
+/// The difference, in milliseconds, that rounding may cause between two readings of one clock.
 const TOLERANCE: Millis = 1_000;
 
 /// Epochs and erasures in the state database.
@@ -82,7 +83,7 @@ impl DurableEpochs {
     /// Applies a change in memory and writes it to the database.
     ///
     /// # Errors
-    /// Returns an error if the change could not be written. Even then it applies until this process ends.
+    /// Returns an error if the change could not be written. The change then still applies until this process ends.
     pub(super) async fn change(&self, epochs: &Epochs, change: &Change) -> Result<(), DatabaseError> {
         let _turn = self.changing.lock().await;
         epochs.change(change);
@@ -117,8 +118,8 @@ impl DurableEpochs {
     }
 }
 
-/// Deletes every epoch, so that no earlier entry is found any more. Erasures stay known. This is done if the gateway
-/// does not use the disk cache, and after state was restored.
+/// Deletes every epoch from the database, so that no look-up finds an earlier entry. The erasures stay. The caller does
+/// this if the gateway does not use the disk cache, and after state was restored.
 ///
 /// # Errors
 /// Returns an error if the database can't be used.
@@ -152,7 +153,7 @@ fn load(connection: &Connection, wall: Millis) -> rusqlite::Result<Known> {
     Ok(Known { table, last, erased, seen, was_set_back })
 }
 
-/// Returns the persons that are marked as erased in a database.
+/// Returns the tags of the persons that a database marks as erased.
 ///
 /// # Errors
 /// Returns an error if the database can't be read, or if it is of a version without this table.
@@ -162,7 +163,7 @@ pub fn erased(connection: &Connection) -> rusqlite::Result<BTreeSet<Tag>> {
     tags.filter_map(|tag| tag.map(|tag| Tag::from_bytes(&tag)).transpose()).collect()
 }
 
-/// Marks persons as erased in a database that was restored.
+/// Marks persons as erased, at the time `now`, in a database that was restored.
 ///
 /// # Errors
 /// Returns an error if the database can't be written.

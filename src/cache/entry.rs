@@ -32,13 +32,14 @@ pub struct Entry {
     pub private: Option<TenantName>,
     /// The persons that the answer names.
     pub tags: Box<[Tag]>,
-    /// The number of the newest change, such as a purge or an erasure, at the time when the entry's call began. The
-    /// entry must not name a person who was erased later.
+    /// The number of the newest change, such as a purge or an erasure, when the entry's request arrived. The entry is
+    /// not served if a later change erased a person in it.
     pub began: u64,
 }
 
 /// Returns a content type that an entry can keep; `None` if `value` is no valid header value. Common types are static.
-/// Others are copied: `value` is a slice of a large buffer, which the entry would keep in memory.
+/// Other types are copied, because `value` is a slice of a large buffer, which the entry would otherwise keep in
+/// memory.
 pub(super) fn content_type(value: &[u8]) -> Option<HeaderValue> {
     match value {
         b"application/json" => Some(HeaderValue::from_static("application/json")),
@@ -47,12 +48,12 @@ pub(super) fn content_type(value: &[u8]) -> Option<HeaderValue> {
     }
 }
 
-/// The result of a call whose answer is not cached, for waiters on other nodes.
+/// The result of a call, for requests that wait on other nodes. It is used if the answer is not cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SharedResult {
-    /// An answer: its status, its content type if it has one, and its body. The body is `None` if only the caller of
-    /// the node that made the call may see it.
+    /// Iluma answered. The values are the status, the content type (`None` if the answer has none), and the body. The
+    /// body is `None` if it quotes the caller's reference, because no other client may see that.
     Answer(u16, Option<Vec<u8>>, Option<JsonTemplate>),
-    /// The call got no answer. The value is the number of the call's error.
+    /// The call got no answer. The value identifies the error, by a number that is the same in all versions.
     Failed(u8),
 }

@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A part of cache keys that a purge replaces: a random number of 128 bits, so that no number comes twice.
+/// A part of cache keys that a purge replaces. It is a random number of 128 bits, so that no number comes twice.
 pub(super) type Epoch = [u8; 16];
 
-/// The largest number of erasures that are remembered. An erasure of several tags counts once for each tag. The
-/// erasures are checked for calls in flight, and for entries that an erasure missed. An entry counts as erased if its
-/// call began before the newest forgotten erasure.
+/// The largest number of erasures that are remembered. An erasure of several tags counts once for each tag. Answers in
+/// flight and stored entries are compared with these erasures. If the call of an entry began before the newest
+/// forgotten erasure, the entry counts as erased.
 const MOST_ERASED: usize = 10_000;
 
 /// A change that every node applies. Each kind except [`Registry`](Self::Registry) removes entries before the end of
@@ -54,7 +54,7 @@ impl Change {
 /// The current epochs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    /// The id of the sequence of changes. It is new after Redis has lost its data.
+    /// The random id of the sequence of changes. After Redis has lost its data there is another era.
     pub(super) era: Epoch,
     pub(super) subjects: [Epoch; Subject::ALL.len()],
     /// The epochs of tenants whose private entries were purged.
@@ -66,7 +66,7 @@ impl Table {
         Self { era: keyring::random(), subjects: Subject::ALL.map(|_| keyring::random()), tenants: BTreeMap::new() }
     }
 
-    /// Returns the epochs after a change.
+    /// Returns a copy of the epochs, with new epochs for the entries that the change removes.
     pub(super) fn after(&self, change: &Change) -> Self {
         let mut table = self.clone();
         match change {
@@ -96,7 +96,7 @@ struct Erased {
     last: HashMap<Tag, u64>,
     /// The erased persons, each with the number of its erasure; the oldest erasure is first.
     order: VecDeque<(u64, Tag)>,
-    /// Erasures up to this number are forgotten; 0 means that none is.
+    /// The number up to which erasures are forgotten; 0 if none is forgotten.
     forgotten: u64,
 }
 
@@ -161,7 +161,7 @@ impl Epochs {
     }
 
     /// Returns true if one of these persons was erased after the change with the number `began`. Also returns true if
-    /// this is unknown, because erasures since then were forgotten.
+    /// erasures after that change were forgotten, because these persons may be among them.
     pub(super) fn erased_since(&self, began: u64, tags: &[Tag]) -> bool {
         let erased = self.erased.lock();
         began < erased.forgotten || tags.iter().any(|tag| erased.last.get(tag).is_some_and(|at| *at > began))

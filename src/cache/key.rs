@@ -1,7 +1,7 @@
 //! Keys of cache entries.
 //!
-//! Invariants: two requests have the same key exactly if one answer may serve both; without the root key a key does not
-//! reveal its request.
+//! Invariants: two requests have the same key exactly if one answer may serve both; a key does not reveal its request
+//! to a reader without the root key.
 
 use super::epoch::Table;
 use crate::base::keyring::Pseudonymizer;
@@ -47,7 +47,7 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Returns the scope of all tenants of the account that share entries.
+    /// Returns the shared scope of an account. Its entries may serve every tenant of the account that shares answers.
     #[must_use]
     pub const fn shared(account: &'a AccountName) -> Self {
         Self { account, tenant: None }
@@ -58,7 +58,7 @@ impl<'a> Scope<'a> {
         self.tenant.cloned()
     }
 
-    /// Returns the private scope of one tenant.
+    /// Returns the private scope of a tenant. Its entries serve only this tenant.
     #[must_use]
     pub const fn private(account: &'a AccountName, tenant: &'a TenantName) -> Self {
         Self { account, tenant: Some(tenant) }
@@ -89,15 +89,14 @@ impl Keys {
         Self { namer: Pseudonymizer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
     }
 
-    /// Sets the upstream, by its `origin`, for which keys are made from now on. Returns true if the previous origin was
-    /// another one.
+    /// Sets the origin of the upstream for which keys are made from now on. Returns true if this changes the origin.
     pub(super) fn set_origin(&self, origin: &http::Uri) -> bool {
         let origin = Arc::new(origin.to_string());
         *self.origin.swap(Arc::clone(&origin)) != *origin
     }
 
-    /// Returns the key of a request. The key depends on the epochs, so entries of an epoch that ended are never found
-    /// again.
+    /// Returns the cache key of a request. The key depends on the epochs, so no look-up finds an entry of an earlier
+    /// epoch.
     pub(super) fn key(&self, epochs: &Table, scope: &Scope<'_>, input: &KeyInput<'_>) -> Key {
         let KeyInput { subject, target, parameters } = *input;
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));

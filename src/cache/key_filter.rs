@@ -1,4 +1,4 @@
-//! A filter, in memory, of the keys that the disk cache may have. For most misses it saves the read of the file.
+//! A filter, in memory, of the keys that the disk cache may have. It saves most reads of the file for missing keys.
 //!
 //! The filter is a counting Bloom filter with two counters for each key. Invariant: it never answers "no" for a key in
 //! the file.
@@ -15,7 +15,8 @@ const LEAST: u64 = 1 << 10;
 /// The largest number of counters: 64 MiB.
 const MOST: u64 = 1 << 26;
 
-/// The filter of one file's keys. The keys that the file has already are counted in ascending order, a part at a time.
+/// The filter of one file's keys. The keys that are in the file at the start are read in ascending order and counted in
+/// steps.
 #[derive(Debug)]
 pub(super) struct KeyFilter(Mutex<Counted>);
 
@@ -58,24 +59,25 @@ impl KeyFilter {
         !counted.progress.has(key) || counted.places(key).iter().all(|place| counted.counters[*place] > 0)
     }
 
-    /// Counts a key that was written, if it belongs to the counted part.
+    /// Counts a key that was written. Ignores a key beyond the present progress, because it is counted later.
     pub(super) fn insert(&self, key: &Key) {
         self.0.lock().change(key, |counter| counter.saturating_add(1));
     }
 
-    /// Subtracts a key that was deleted, if it belongs to the counted part.
+    /// Subtracts a key that was deleted. Ignores a key beyond the present progress, because it was not counted.
     pub(super) fn remove(&self, key: &Key) {
         // A counter at its maximum has lost the exact number, so it stays there.
         self.0.lock().change(key, |counter| if counter == u8::MAX { counter } else { counter.saturating_sub(1) });
     }
 
-    /// Returns the part of the file's keys that is counted.
+    /// Returns the progress: the part of the file's keys that is counted.
     pub(super) fn progress(&self) -> Progress {
         self.0.lock().progress.clone()
     }
 
-    /// Counts `keys`: the next keys of the file after the part `before`, in ascending order. If `keys` is empty, all
-    /// keys of the file are counted. Does nothing if the counted part is not `before` any more.
+    /// Counts `keys`, the next keys of the file in ascending order. `before` is the progress that the caller read
+    /// before it read these keys. Empty `keys` mean that the filter has counted the whole file. Does nothing if the
+    /// progress has changed since.
     pub(super) fn learn(&self, before: &Progress, keys: &[Key]) {
         let mut counted = self.0.lock();
         // The filter was reset after the caller read `before`.

@@ -1,7 +1,7 @@
 //! The lease of a call: it decides which node makes the call while the others wait.
 //!
-//! Invariants: a [`Lease`] exists before Redis is asked for it, so it is given back even if the task is dropped at any
-//! await; only its holder gives it back, or it expires; a result that is not cached is shared before the lease ends.
+//! Invariants: a [`Lease`] is made before Redis is asked for it, so it is given back even if the task is cancelled;
+//! only its holder gives it back, or it expires; a result that is not cached is shared before the lease ends.
 
 use super::entry::{Entry, SharedResult};
 use super::key::Key;
@@ -17,20 +17,21 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 /// The time for which a lease holds without renewal. Its holder renews it every second while the call runs, and may be
-/// up to two seconds late. If a node dies, the others wait at most this long.
+/// up to two seconds late. If a node dies, the other nodes wait at most this long.
 const LEASE: Duration = Duration::from_secs(3);
 /// The interval of a lease's renewals.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
-/// The time for which a result that is not cached is kept for waiters on other nodes, which are notified at once.
+/// The time for which Redis keeps a result that is not cached. Waiters on other nodes are notified at once, so it is
+/// short.
 const RESULT: Duration = Duration::from_secs(5);
-/// The largest number of leases that wait to be released: a node has fewer calls in flight. Further leases expire by
-/// themselves.
+/// The largest number of leases that wait to be given back to Redis. A node has fewer calls in flight. Further leases
+/// are not given back, and expire.
 const MOST_RETURNED: usize = 4096;
 
-/// The secret of a lease's holder.
+/// The random secret by which Redis recognises the holder of a lease.
 type Token = [u8; 16];
 
-/// The answer of Redis to a node that needs an entry, or the lease of its call.
+/// The answer of Redis to a node that needs an entry, or else the lease of the call for this entry.
 #[derive(Debug)]
 pub(super) enum ClaimAnswer {
     /// The entry exists, and may be served.
@@ -39,23 +40,23 @@ pub(super) enum ClaimAnswer {
     Shared(SharedResult),
     /// This node has the lease, and makes the call.
     Lead(Lease),
-    /// Another node makes the call; its lease lasts this long unless it is renewed.
+    /// Another node makes the call. The value is the time until its lease ends, unless that node renews it.
     Wait(Duration),
     /// Redis had a value that can't be used, and granted no lease. An unusable entry has been removed.
     Nothing,
-    /// The question to Redis failed.
+    /// Redis did not answer, or its answer was an error.
     Out,
 }
 
-/// The right and the duty to make a call for all nodes. A lease that is dropped without a result is given back, and a
-/// waiting node makes the call.
+/// The right and the duty to make a call for all nodes. If the lease is dropped without a result, it is given back to
+/// Redis, and a waiting node makes the call.
 #[derive(Debug)]
 pub struct Lease {
     l2: Arc<RedisCache>,
     key: Key,
     token: Token,
     returned: Returns,
-    /// False once the lease ended with a result, or was not granted.
+    /// True if the lease has to be given back. False if Redis did not grant the lease, or once a result has ended it.
     held: bool,
 }
 
@@ -170,7 +171,7 @@ impl Lease {
         &self.token
     }
 
-    /// Extends the lease while the call runs. A Redis that is out does not affect the call.
+    /// Extends the lease while the call runs. A failure of Redis is ignored, because it does not affect the call.
     pub async fn renew(&self) {
         let l2 = &self.l2;
         let mut script = scripts::RENEW.key(l2.redis.keys().cache_lease(self.key.bytes()));

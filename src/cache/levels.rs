@@ -31,8 +31,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// The longest time for which memory answers "pending" without asking Redis. It is short, because the message about the
-/// end of a pending request may be lost.
+/// The longest time for which a node answers "pending" from memory without asking Redis. It is short, because the
+/// message that a pending request has ended may be lost.
 const PENDING_IN_MEMORY: Duration = Duration::from_secs(5);
 
 /// The largest number of pending requests whose slots are remembered: 50 calls a second that all stay pending for 10
@@ -72,27 +72,27 @@ pub enum L2Choice<'a> {
     None,
     /// A file, for a gateway without Redis.
     Disk(DiskLevel),
-    /// Redis, for nodes that share entries. It has the client, the keys that encrypt values, and the identity of this
-    /// node.
+    /// Redis, for nodes that share entries. The values are the client, the keys that encrypt entries, and the identity
+    /// of this node.
     Redis(RedisClient, Keyring, NodeIdentity<'a>),
 }
 
-/// The additional parts of a cache that nodes share.
+/// The parts that only a cache with Redis has.
 #[derive(Debug)]
 struct Shared {
     l2: Arc<RedisCache>,
     membership: Arc<CacheMembership>,
     returns: Returns,
-    /// The receiver of the leases that this node gives back; [`Cache::keep`] takes it.
+    /// The receiver of the leases that this node gives back; `None` once [`Cache::keep`] has taken it.
     returned: Mutex<Option<mpsc::Receiver<Returned>>>,
 }
 
-/// The decision about the node that makes a call.
+/// The result of [`Cache::claim`]: the stored answer, or the decision if this node makes the call.
 #[derive(Debug)]
 pub enum LeaseDecision {
-    /// No node makes the call: the answer is stored already.
+    /// No call is needed, because the answer is stored already.
     Hit(Hit),
-    /// No node makes the call: another node has made it, and its result is shared without being cached.
+    /// No further call is needed. Another node has made the call, and shares its result, which is not cached.
     Shared(SharedResult),
     /// This node makes the call, and the other nodes wait for it.
     Lead(Lease),
@@ -140,7 +140,7 @@ impl Cache {
     }
 
     /// Sets the function that updates this node's copy of the registry of the teams' keys. The node calls it before it
-    /// confirms a change of the registry. Without Redis, nothing is set.
+    /// confirms a change of the registry to the other nodes. Without Redis, this does nothing.
     pub fn follow_registry_by(&self, follow: Follow) {
         if let Some(shared) = self.nodes() {
             // The start sets this once; a second `set` would change nothing.
@@ -198,8 +198,8 @@ impl Cache {
         }
     }
 
-    /// Returns the entry in memory if it may still be served and is no older than `max_age`; `None` as `max_age` means
-    /// any age. While this node may have missed a purge, no watchlist entry is returned.
+    /// Returns the entry in memory if it may still be served and is not older than `max_age` (`None` for any age).
+    /// While this node may have missed a purge, no watchlist entry is returned.
     #[must_use]
     pub fn look_up(&self, place: &CacheSlot, max_age: Option<Duration>) -> Option<Hit> {
         // A node without a recent heartbeat may have missed a purge, and purges mostly concern watchlists.
@@ -210,8 +210,8 @@ impl Cache {
         self.fresh(self.memory.look_up(&place.key)?, max_age)
     }
 
-    /// Returns the entry of the second level if it may still be served and is no older than `max_age`. Copies the entry
-    /// to memory.
+    /// Returns the entry of the second level if it may still be served and is not older than `max_age` (`None` for any
+    /// age). Copies the entry to memory.
     pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let entry = match self.below(place) {
             L2::None => return None,
@@ -221,8 +221,8 @@ impl Cache {
         self.taken(place, entry, max_age)
     }
 
-    /// Returns a bank answer that may be served while Iluma fails. It may be past its lifetime, and is within its grace
-    /// and no older than `max_age`.
+    /// Returns a bank answer that may be served while Iluma fails. The answer may be past its lifetime, but not past
+    /// its grace, and is not older than `max_age` (`None` for any age).
     pub async fn look_up_stale(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let served = |entry: Arc<Entry>| {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
@@ -244,7 +244,7 @@ impl Cache {
         served(Arc::new(entry))
     }
 
-    /// Copies an entry of the second level to memory and returns it, if it may be served.
+    /// Copies an entry of the second level to memory and returns it. Returns `None` if it may not be served.
     fn taken(&self, place: &CacheSlot, entry: Entry, max_age: Option<Duration>) -> Option<Hit> {
         let hit = self.fresh(Arc::new(entry), max_age)?;
         self.remember(place, &hit.entry).then_some(hit)
@@ -256,9 +256,9 @@ impl Cache {
         max_age.is_none_or(|most| age <= most).then_some(Hit { entry, age, ttl })
     }
 
-    /// Returns the entry of the second level if it may be served and is no older than `max_age`. Otherwise agrees with
-    /// the other nodes on the node that makes the call. If another node makes it, waits for the result for at most
-    /// `timeout`. Redis itself must answer within `budget`.
+    /// Returns the entry of the second level if it may be served and is not older than `max_age` (`None` for any age).
+    /// Otherwise asks Redis for the lease of the call, so that only one node makes the call. If another node has the
+    /// lease, waits for its result, at most for `timeout`. Redis itself must answer within `budget`.
     pub async fn claim(
         &self,
         place: &CacheSlot,
@@ -307,8 +307,8 @@ impl Cache {
         }
     }
 
-    /// Stores an answer in memory and returns the entry. Returns `None` if the answer is not stored: the policy
-    /// excludes it, or a person in it was erased since the request arrived.
+    /// Stores an answer in memory and returns the entry. Returns `None` if the answer is not stored, because the policy
+    /// excludes it, or because a person in it was erased since the request arrived.
     #[must_use]
     pub fn offer(&self, place: &CacheSlot, offer: CacheCandidate<'_>) -> Option<Arc<Entry>> {
         let kept = policy::kept(place.subject, offer.status, offer.answer, &self.lifetimes.load())?;
@@ -334,8 +334,8 @@ impl Cache {
         self.remember(place, &entry).then_some(entry)
     }
 
-    /// Stores an entry on the second level, for other nodes or later starts, and ends the lease. For a "pending" entry
-    /// of `account` it also stores the slot for the final answer.
+    /// Stores an entry on the second level, for other nodes or later starts, and ends the lease. If the entry is
+    /// "pending" and `account` is given, it also stores the slot for the final answer.
     pub async fn publish(
         &self,
         place: &CacheSlot,
@@ -397,8 +397,8 @@ impl Cache {
         wire::read_awaited(&noted?)
     }
 
-    /// Applies a change on every node, on disk and in Redis: the entries that it concerns are removed. If it concerns
-    /// the answer of a call in flight, no later look-up finds this answer.
+    /// Applies a change on every node, on disk and in Redis: removes the entries that the change names. If the change
+    /// names an answer that is still in flight, later look-ups do not find that answer either.
     pub async fn change(&self, change: &Change) -> Removed {
         let shared = match &self.l2 {
             // A gateway without Redis has no other node to tell, and a change of the registry concerns no entry.
@@ -445,7 +445,7 @@ impl Cache {
         self.pending.entry_count()
     }
 
-    /// Returns the counts of Redis' answers to the cache; `None` without Redis.
+    /// Returns the counts of the look-ups in Redis; `None` without Redis.
     #[must_use]
     pub fn redis_counts(&self) -> Option<Arc<Counts>> {
         self.nodes().map(|shared| Arc::clone(&shared.l2.counts))
@@ -469,7 +469,7 @@ impl Cache {
         }
     }
 
-    /// Returns the parts that nodes share; `None` without Redis.
+    /// Returns the parts that only a cache with Redis has; `None` without Redis.
     const fn nodes(&self) -> Option<&Shared> {
         match &self.l2 {
             L2::Redis(shared) => Some(shared),
@@ -483,7 +483,8 @@ impl Cache {
         if place.subject == Subject::Health { &L2::None } else { &self.l2 }
     }
 
-    /// Stores an entry in memory. Returns false if a person in it was erased since its call began.
+    /// Stores an entry in memory; with Redis, a "pending" entry only for [`PENDING_IN_MEMORY`]. If a person in the
+    /// entry was erased since its call began, removes the entry again and returns false.
     fn remember(&self, place: &CacheSlot, entry: &Arc<Entry>) -> bool {
         let mut entry = Arc::clone(entry);
         if self.nodes().is_some() && entry.pending {
@@ -596,7 +597,7 @@ mod tests {
         assert!(offer(&cache, &after, FOUND).is_some(), "another person was erased");
     }
 
-    /// The entry was read from Redis before its person was erased, and reaches memory afterwards.
+    /// Tests an entry that is read from Redis before its person is erased, and reaches memory afterwards.
     #[tokio::test]
     async fn what_is_remembered_after_its_person_was_erased_is_forgotten_at_once() {
         let (cache, before) = cache(&Clock::adjustable());

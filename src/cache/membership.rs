@@ -2,14 +2,14 @@
 //!
 //! A change gets a number and an entry in a list in Redis. Nodes receive it at once by a message, and read the list
 //! every second, so a lost message costs only that second. With each heartbeat a node records the changes that it has
-//! applied, and gets a lease of 5 s. When the lease ends by Redis' clock, it has ended by the node's own clock too, and
-//! from then on the node serves no watchlist answer from memory until it has caught up.
+//! applied, and gets a lease of 5 s. The lease ends by the node's own clock before it ends by Redis' clock. From then
+//! on the node serves no watchlist answer from memory until it has caught up.
 //!
 //! Numbers only grow, even if Redis loses all or some of its data, because the first number is the time of Redis'
 //! clock. So a node that gets fewer changes than there are new numbers knows that it has missed some.
 //!
-//! None of the Redis keys that this file uses expires, and all are used every second. So a Redis that evicts keys
-//! evicts these last.
+//! The Redis keys of this file are used every second and do not expire, so a Redis that evicts keys evicts them last.
+//! An exception are the counts of removed entries, which expire soon after an order.
 //!
 //! Invariants: a node's lease ends by the node's own clock before it ends in the membership; a node that missed changes
 //! that are not in the list empties its memory.
@@ -46,10 +46,10 @@ pub(super) struct CacheMembership {
     pub(super) memory: Arc<Memory>,
     epochs: Arc<Epochs>,
     clock: Clock,
-    /// The node's name and identity, as one text. The text stays the same after a restart, so that no node waits for an
-    /// earlier process of this node.
+    /// The node's name, a colon, and its identity. The text stays the same after a restart. Otherwise other nodes would
+    /// wait for the earlier process of this node.
     id: String,
-    /// The nanoseconds from `origin` to the last heartbeat; 0 before the first one.
+    /// The nanoseconds from `origin` to the beginning of the last successful heartbeat; 0 if there was none.
     confirmed: AtomicU64,
     origin: Instant,
     catching_up: tokio::sync::Mutex<()>,
@@ -77,7 +77,7 @@ pub struct NodeIdentity<'a> {
 }
 
 impl NodeIdentity<'_> {
-    /// Returns the node's name in the membership: its name, a colon, and its identity.
+    /// Returns the text by which the membership lists the node: its name, a colon, and its identity.
     pub(super) fn member(&self) -> String {
         format!("{}:{}", self.name, self.id)
     }
@@ -92,8 +92,8 @@ pub struct NodeTaken {
     pub is_done: bool,
 }
 
-/// Returns the name that operators read. `member` is the node's name in the membership: this name, a colon, and the
-/// node's identity.
+/// Returns the node's name from `member`, which is the name, a colon, and the node's identity. Operators read this
+/// name.
 fn name_of(member: &str) -> &str {
     member.rsplit_once(':').map_or(member, |(name, _)| name)
 }
@@ -110,7 +110,8 @@ impl CacheMembership {
         Self { l2, memory, epochs, clock, id, confirmed, origin, catching_up, follow }
     }
 
-    /// Returns true if the last heartbeat began less than 5 s ago. At that heartbeat this node knew all changes.
+    /// Returns true if the last successful heartbeat began less than 5 s ago. With that heartbeat this node had applied
+    /// all changes.
     pub(super) fn is_current(&self) -> bool {
         let confirmed = self.confirmed.load(Ordering::Acquire);
         let now = self.clock.now().saturating_duration_since(self.origin);
@@ -189,16 +190,16 @@ impl CacheMembership {
         Ok(())
     }
 
-    /// Returns true if the registry of the teams' keys has changed, or may have changed because this node missed some
-    /// changes.
+    /// Returns true if the registry of the teams' keys has changed since the change `known`. Also returns true if this
+    /// node missed some changes, because the registry may be among them.
     fn concerns_registry(&self, known: u64, (number, _, changes): &News) -> bool {
         number.checked_sub(known) != Some(changes.len() as u64)
             || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Logged::Change(Change::Registry)))
     }
 
-    /// Applies the news from Redis. `known` is the number of the last change that this node knew. Returns pairs: the
-    /// number of a log entry, and how many cache entries in memory it removed (a change) or counted (a count). Pairs
-    /// with zero are left out.
+    /// Applies the news from Redis. `known` is the number of the last change that this node knew. Returns pairs of a
+    /// list entry's number and a number of cache entries in memory: those that a change removed, or that a count
+    /// counted. Pairs with zero are left out. Returns an error if an epoch is missing or damaged.
     fn apply(&self, known: u64, (number, fields, changes): News) -> Result<Vec<(u64, u64)>, RedisFailure> {
         let Some(table) = change_log::read_epochs(&fields) else { return Err(RedisFailure::Unexpected) };
         let mut removed = Vec::new();
@@ -229,8 +230,8 @@ impl CacheMembership {
     }
 
     /// Waits until every node has applied the change with this number or has lost its lease, 5 s at most. Returns the
-    /// report of each node. If `strictly`, a node that has only lost its lease is not done, because its memory may
-    /// still have the entries.
+    /// report of each node. If `strictly`, a node that has only lost its lease counts as not done, because its memory
+    /// may still have the entries.
     ///
     /// # Errors
     /// Returns an error if Redis is out.
@@ -265,8 +266,8 @@ impl CacheMembership {
         self.l2.redis.keys()
     }
 
-    /// Wakes the waiters for calls that have ended on other nodes, and removes their "pending" entries. Runs until the
-    /// process ends.
+    /// Wakes the waiters for calls that have ended on other nodes, and removes the "pending" entries of these calls
+    /// from memory. Runs until the process ends.
     async fn hear_results(&self, mut results: broadcast::Receiver<Vec<u8>>) {
         loop {
             match results.recv().await {
@@ -296,7 +297,7 @@ mod tests {
     use crate::base::keyring::Keyring;
     use crate::config::RedisTarget;
 
-    /// Another heartbeat may be slow; a request that needs one has its own budget.
+    /// Tests that a request which needs a heartbeat waits only for its own budget, even if another heartbeat is slow.
     #[tokio::test]
     async fn a_request_waits_for_another_heartbeat_within_its_budget() {
         let target = RedisTarget::of_url("state.redis.url", "redis://127.0.0.1:1/".into(), None);

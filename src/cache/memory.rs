@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The bytes that moka keeps for an entry: 48 for the key, 40 for its place in the hash table, 32 for the record of the
 /// value, 80 for its times, and 128 for its places in the orders of use and of expiry.
 const RECORDS: usize = 328;
-/// The bytes of the reference count that `Bytes` allocates once a body has a second user.
+/// The size, in bytes, of the reference count that `Bytes` allocates once a second owner shares a body.
 const SHARED: usize = 32;
 /// The step between the allocator's sizes up to 128 bytes. Above 128 bytes the allocator has four sizes between each
 /// power of two and the next.
@@ -47,14 +47,14 @@ impl Memory {
         self.entries.insert(key, entry);
     }
 
-    /// Removes the entries that a change ends; returns their number.
+    /// Removes the entries that a change names; returns their number.
     pub(super) fn remove(&self, change: &Change) -> u64 {
         let keys: Vec<Arc<Key>> = self.ended_by(change).collect();
         keys.iter().for_each(|key| self.entries.invalidate(&**key));
         keys.len() as u64
     }
 
-    /// Returns the number of entries that a change would end.
+    /// Returns the number of entries that a change would remove.
     pub(super) fn count(&self, change: &Change) -> u64 {
         self.ended_by(change).count() as u64
     }
@@ -72,7 +72,7 @@ impl Memory {
         self.entries.invalidate_all();
     }
 
-    /// Removes the entry with this key if it is "pending". Its request has ended, on this node or another.
+    /// Removes the entry with this key if it is "pending", because its request has ended on this node or another.
     pub(super) fn end_pending(&self, key: &Key) {
         if self.entries.get(key).is_some_and(|entry| entry.pending) {
             self.entries.invalidate(key);

@@ -13,7 +13,7 @@ const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
 /// The lifetime of "pending" as the answer to a bank request: identical requests share the pending request for this
 /// time.
 pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
-/// The lifetime of "pending" as the answer to a GET by id: GETs within this time share one call.
+/// The lifetime of "pending" as the answer to a GET by id: GETs of the same id within this time share one call.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The terms on which an answer is stored.
@@ -31,10 +31,10 @@ pub(super) struct Kept {
 
 /// Returns the terms on which an answer is stored; `None` if it is not stored.
 ///
-/// Final answers about an account or a person are stored, and filled lists of bank codes. The response schemas of the
-/// bank and CFT routes define which answers are final. An error status (except for health), a failure of upstream's own
-/// and an unknown answer are never stored. A pending bank request is stored only so that identical requests share it;
-/// it is no result.
+/// Final answers about an account or a person are stored, and so are lists of bank codes that are not empty. The
+/// response schemas of the bank and CFT routes define which answers are final. Never stored are an error status (except
+/// for health), an answer that reports a failure of upstream, and an unknown answer. A "pending" bank answer is stored
+/// only so that identical requests share the pending request.
 pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifetimes: &config::Cache) -> Option<Kept> {
     let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, id: None, pending: false };
     if subject == Subject::Health {
@@ -147,7 +147,7 @@ mod tests {
         bank_codes: Duration::from_secs(63),
     };
 
-    /// Returns the seconds for which a result is stored.
+    /// Returns the seconds for which a result is stored; `None` if it is not stored, or is "pending".
     fn kept(subject: Subject, status: u16, body: &str) -> Option<u64> {
         let kept = verdict(subject, status, body).filter(|kept| !kept.pending);
         kept.map(|kept| kept.lifetime.as_secs())

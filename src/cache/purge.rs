@@ -1,7 +1,7 @@
 //! Purges and erasures on every node and in Redis.
 //!
-//! Invariant: if a change is answered as done, every node has applied it, or has lost its lease and serves no watchlist
-//! answer from memory.
+//! Invariant: once a change is reported as done, every node has applied it, or has lost its lease. A node without its
+//! lease serves no watchlist answer from memory.
 
 use super::change_log::{self, Logged, TENANT};
 use super::epoch::{Change, Epoch};
@@ -17,11 +17,12 @@ use std::time::Duration;
 /// The largest number of entries in the list of changes. Purges and erasures are rare. If a node has missed more
 /// changes than the list contains, it empties its memory.
 const MOST_CHANGES: usize = 10_000;
-/// The lifetime of a tombstone. While it exists, answers that name the person are not stored if their call began before
-/// the erasure. No call lasts as long.
+/// The lifetime of a tombstone, the mark of an erased person. While it exists, an answer that names the person is not
+/// stored if its call began before the erasure. Every call ends long before the tombstone.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
 
-/// The outcome of a purge or an erasure. After a count the numbers are those of entries that would be removed.
+/// The outcome of a purge, an erasure or a count. For a count, the numbers are those of the entries that would be
+/// removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
     /// The number of entries that nodes removed from memory.
@@ -30,14 +31,14 @@ pub struct Removed {
     pub disk: u64,
     /// The number of entries that were removed from Redis.
     pub redis: u64,
-    /// The reports of the nodes on the order; empty for a gateway without Redis, and while Redis is out.
+    /// The nodes' reports on the order; empty for a gateway without Redis, and while Redis is out.
     pub nodes: Vec<NodeTaken>,
     /// The names of the nodes or stores that could not be reached; empty if the order is done.
     pub left: Vec<String>,
 }
 
 impl Removed {
-    /// Returns the outcome of two orders together.
+    /// Returns the sum of the outcomes of two orders. Each node and each store that is left appears once.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.memory += other.memory;
@@ -83,8 +84,8 @@ pub(super) async fn count(node: &CacheMembership, change: &Change) -> Result<Rem
     taken(node, number, true, redis).await
 }
 
-/// Waits until the nodes have applied the change, or the count, with this number. Returns their reports, together with
-/// the number of entries in Redis (`redis`).
+/// Waits until the nodes have applied the change or the count with this number. Returns their reports and the numbers
+/// of entries; `redis` is the number in Redis. If `strictly`, a node that has only lost its lease is not done.
 async fn taken(node: &CacheMembership, number: u64, strictly: bool, redis: u64) -> Result<Removed, RedisFailure> {
     let nodes = node.applied_by_all(number, strictly).await?;
     let left = nodes.iter().filter(|node| !node.is_done).map(|node| format!("node {}", node.name)).collect();
@@ -105,8 +106,8 @@ async fn begin(node: &CacheMembership, change: &Change) -> Result<u64, RedisFail
     append(node, &Logged::Change(change.clone()), &fields).await
 }
 
-/// Appends an entry to the list of changes, and sets these epochs. For an erasure also sets a tombstone for each
-/// person. Returns the number of the entry.
+/// Appends an entry to the list of changes, and sets `epochs`, pairs of a field's name and its new epoch. For an
+/// erasure it also sets a tombstone for each person. Returns the number of the entry.
 async fn append(node: &CacheMembership, entry: &Logged, epochs: &[(String, Epoch)]) -> Result<u64, RedisFailure> {
     let keys = node.keys();
     let mut script = scripts::BEGIN_CHANGE.key(keys.cache_epochs());
@@ -145,7 +146,7 @@ async fn erase(node: &CacheMembership, tags: &BTreeSet<Tag>) -> Result<u64, Redi
     }
 }
 
-/// Returns the subject and the tenant of the entries that a purge ends, as patterns; `*` means any.
+/// Returns the subject and the tenant of the entries that a purge removes, as patterns; `*` means any.
 fn scope(change: &Change) -> (&str, &str) {
     match change {
         Change::Subject(subject) => (subject.as_str(), "*"),

@@ -22,8 +22,8 @@ use tokio::sync::Semaphore;
 
 /// The longest time for sending a message to other nodes; no request waits for it.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The largest number of messages to other nodes in flight: with a healthy Redis there are fewer. Further messages are
-/// dropped, and the other nodes make their own calls.
+/// The largest number of messages to other nodes that are in flight at once. With a healthy Redis there are fewer.
+/// Further messages are dropped, so the other nodes make calls of their own.
 const MOST_TOLD: usize = 1024;
 
 /// Counts of the look-ups on the second level, in Redis or on disk, since the start.
@@ -65,15 +65,16 @@ impl RedisCache {
         }
     }
 
-    /// Wakes the waiter for the key in a message, and returns the key. Returns `None` if the message is no key.
+    /// Wakes the waiter for the key in `message`: another node's call for this key has ended. Returns the key, or
+    /// `None` if the message is not a key.
     pub(super) fn landed(&self, message: &[u8]) -> Option<Key> {
         let key = Key::from_bytes(message)?;
         self.waiters.wake(&key);
         Some(key)
     }
 
-    /// Returns the copy of a slot's entry, which Redis keeps until the entry's grace ends. A copy that names an erased
-    /// person is not returned.
+    /// Returns the copy of a slot's entry, which Redis keeps until the entry's grace ends. Returns `None` if there is
+    /// no copy, if it can't be read, or if it names an erased person.
     pub(super) async fn look_up_stale(&self, slot: &CacheSlot, budget: &Budget) -> Option<Entry> {
         let name = self.copy_key(slot);
         let mut pipeline = redis::pipe();
@@ -82,9 +83,9 @@ impl RedisCache {
         self.entry(slot, &name, &value?, left).filter(|entry| !self.is_erased(entry))
     }
 
-    /// Returns the entry in `value` if it may be served. Otherwise removes the value from Redis: no node makes the call
-    /// while there is a value, so it would block all nodes. `left` is the milliseconds until Redis removes the value,
-    /// negative if it has no expiry.
+    /// Returns the entry in `value` if it may be served. Otherwise removes the value from Redis. While Redis has a
+    /// value, it gives no node the lease for the call, so an unusable value would block all nodes. `left` is the number
+    /// of milliseconds until Redis removes the value; it is negative if the value has no expiry.
     pub(super) async fn usable(&self, slot: &CacheSlot, value: &[u8], left: i64, budget: &Budget) -> Option<Entry> {
         let over = |entry: &Entry| {
             self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime || self.is_erased(entry)
@@ -111,11 +112,11 @@ impl RedisCache {
     }
 
     /// Stores an entry for all nodes, and ends the lease with this token (empty if there is no lease). Returns true if
-    /// the entry is stored. Does not store it in two cases: a person in it was erased since its call began, or a key
-    /// that should hold a person's index holds another program's value.
+    /// the entry is stored. It returns false in two cases: a person in the entry was erased since its call began, or
+    /// another program has overwritten the index of such a person.
     ///
     /// # Errors
-    /// Returns an error if Redis is out.
+    /// Returns an error if Redis is out, or if too many messages to other nodes are in flight.
     pub(super) async fn store(&self, slot: &CacheSlot, entry: &Entry, token: &[u8]) -> Result<bool, RedisFailure> {
         let stored = self.clock.wall() - self.clock.now().saturating_duration_since(entry.stored_at);
         let plain = wire::write_entry(entry, stored);
@@ -134,7 +135,8 @@ impl RedisCache {
         self.tell(&script).await.map(|stored| stored == 1)
     }
 
-    /// Runs a script for which no request waits, such as one that sends a message to the other nodes.
+    /// Runs a script for which no request waits, such as a message to the other nodes. Returns [`RedisFailure::Out`] if
+    /// [`MOST_TOLD`] such scripts are in flight already.
     pub(super) async fn tell(&self, script: &ScriptInvocation<'_>) -> Result<i64, RedisFailure> {
         let _permit = self.telling.try_acquire().map_err(|_| RedisFailure::Out)?;
         self.redis.script(&Budget::of(MESSAGE_TIMEOUT), script).await
@@ -173,14 +175,14 @@ impl RedisCache {
         self.redis.keys().cache_copy(scope(slot), slot.key.bytes())
     }
 
-    /// Returns true if an erasure concerns the entry. An erasure finds entries by sets in Redis. Redis may have evicted
-    /// a set and kept its entries, so each entry is checked when it is read.
+    /// Returns true if the entry names a person who was erased since its call began. An erasure finds entries by sets
+    /// in Redis. Redis may have evicted a set and kept its entries, so each entry is checked when it is read.
     fn is_erased(&self, entry: &Entry) -> bool {
         self.epochs.erased_since(entry.began, &entry.tags)
     }
 
-    /// Reads a value as an entry; `None` if it is damaged. `left` is the milliseconds until Redis removes the value,
-    /// negative if it has no expiry.
+    /// Reads a value as an entry. Returns `None` if the value is damaged. `left` is the number of milliseconds until
+    /// Redis removes the value; it is negative if the value has no expiry.
     fn entry(&self, slot: &CacheSlot, name: &RedisKey, value: &[u8], left: i64) -> Option<Entry> {
         let plain = self.keyring.decrypt(name.as_bytes(), value).ok()?;
         let (mut entry, stored) = wire::read_entry(&plain, slot, self.clock.now())?;

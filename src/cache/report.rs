@@ -1,10 +1,10 @@
-//! The cache's part in a request, for the header `cache-status` (RFC 9211).
+//! The report on how the cache handled a request, for the header `cache-status` (RFC 9211).
 
 use bytes::Bytes;
 use http::HeaderValue;
 use std::time::Duration;
 
-/// The cache's part in the answer to a request.
+/// The way in which the cache handled a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
     /// The cache answered.
@@ -22,7 +22,7 @@ pub enum Report {
         /// The time since the entry's lifetime ended.
         by: Duration,
     },
-    /// The request waited for a call of another request.
+    /// The request got the answer to another request's call, for which it waited.
     Collapsed,
     /// The answer says that an identical request is still pending at Iluma.
     Pending,

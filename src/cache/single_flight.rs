@@ -1,7 +1,7 @@
 //! Collapsing: identical requests in flight share one call.
 //!
-//! Invariants: there is at most one leader per key; a leader that is dropped without an answer wakes its followers, one
-//! of which becomes the leader; the map is empty once there is no leader.
+//! Invariants: there is at most one leader per key; a leader that is dropped without an answer wakes its followers, and
+//! one of them becomes the leader; the map is empty once there is no leader.
 
 use super::key::Key;
 use parking_lot::Mutex;
@@ -23,8 +23,8 @@ pub enum FlightRole<T> {
     Follower(Follower<T>),
 }
 
-/// The duty to give the answer to all followers. If it is dropped without [`Leader::land`], the duty passes to the next
-/// request that joins.
+/// The request that makes the call and gives the answer to all followers. If it is dropped without [`Leader::land`],
+/// the next request that joins becomes the leader.
 #[derive(Debug)]
 pub struct Leader<T> {
     flights: SingleFlight<T>,
@@ -32,7 +32,7 @@ pub struct Leader<T> {
     answer: watch::Sender<Option<T>>,
 }
 
-/// The right of a waiting request to the leader's answer.
+/// A request that waits for the leader's answer.
 #[derive(Debug)]
 pub struct Follower<T>(watch::Receiver<Option<T>>);
 
@@ -43,7 +43,7 @@ impl<T: Clone> SingleFlight<T> {
         Self(Arc::default())
     }
 
-    /// Joins the call for `key`. The request leads if no such call is in flight, else it follows the leader.
+    /// Joins the call for `key`. The request becomes the leader if no such call is in flight, otherwise a follower.
     #[must_use]
     pub fn join(&self, key: &Key) -> FlightRole<T> {
         match self.0.lock().entry(key.clone()) {
@@ -64,7 +64,8 @@ impl<T: Clone> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> Leader<T> {
-    /// Returns a follower of this leader. The leader's own request waits with it while a task makes the call.
+    /// Returns a follower of this leader. The request that leads uses it to wait for the answer while a task makes the
+    /// call.
     #[must_use]
     pub fn waiter(&self) -> Follower<T> {
         Follower(self.answer.subscribe())

@@ -15,14 +15,14 @@ use std::time::Duration;
 /// The place in the cache for the answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSlot {
-    /// The name of the entry, and of the call in flight for it.
+    /// The key of the entry. It also identifies the call in flight for this entry.
     pub key: Key,
     /// The kind of the answer.
     pub subject: Subject,
     /// The tenant of a private entry; `None` if the account's tenants share the entry.
     pub(super) private: Option<TenantName>,
-    /// The number of the newest change, such as a purge or an erasure, that this node knew when the request arrived. A
-    /// later erasure may forbid storing the answer.
+    /// The number of the newest change, such as a purge or an erasure, that this node knew when the request arrived.
+    /// The answer is not stored if a later change erases a person in it.
     pub(super) began: u64,
 }
 
@@ -31,7 +31,7 @@ pub struct CacheSlot {
 pub struct Awaited {
     /// The slot of the request.
     pub place: CacheSlot,
-    /// The path of the request. A GET of this path, a slash and Iluma's id returns the answer.
+    /// The path of the request. A GET of `<path>/<Iluma's id>` returns the final answer.
     pub path: String,
     /// The persons that the request and its first answer named.
     pub tags: BTreeSet<Tag>,
@@ -59,6 +59,6 @@ pub struct Hit {
     pub entry: Arc<Entry>,
     /// The time since the entry was stored.
     pub age: Duration,
-    /// The time for which the entry may still be served.
+    /// The time for which the entry may still be served. For a stale entry this is the rest of its grace.
     pub ttl: Duration,
 }

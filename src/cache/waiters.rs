@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The waiters by cache key. A key has at most one waiter: the request that leads this process' single flight.
+/// The waiters of this process, by cache key. A key has at most one waiter: the request that leads the single-flight
+/// for this key.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<HashMap<Key, Arc<Notify>>>);
 
@@ -18,8 +19,8 @@ pub(super) struct Waiter<'a> {
 }
 
 impl Waiters {
-    /// Registers a waiter for a key. The caller asks Redis for the lease only afterwards, so that no message between
-    /// the two is missed.
+    /// Registers a waiter for a key. The caller registers first and asks Redis for the lease afterwards, so that it
+    /// misses no message.
     pub(super) fn register(&self, key: &Key) -> Waiter<'_> {
         let notify = Arc::clone(self.0.lock().entry(key.clone()).or_default());
         Waiter { waiters: self, key: key.clone(), notify }

@@ -33,8 +33,8 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     out.0
 }
 
-/// Reads an entry of `place`, and the time at which it was stored. The entry's `stored_at` is `now` until the caller
-/// computes the right time. Returns `None` if the bytes are no complete entry.
+/// Reads an entry of `place`, and the time at which it was stored. The entry's `stored_at` is set to `now`; the caller
+/// corrects it. Returns `None` if the bytes are not a complete entry.
 pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instant) -> Option<(Entry, SystemTime)> {
     let mut from = Reader::new(bytes)?;
     let stored = UNIX_EPOCH.checked_add(Duration::from_millis(from.number()?))?;
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns whole milliseconds, Redis' unit of time.
+/// Converts a duration to whole milliseconds, Redis' unit of time.
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,9 +2,10 @@
 //!
 //! Each team has a lane of its own, whose width is this number.
 //!
-//! Invariants: a team has at most [`WIDEST`] concurrent deliveries, and all teams together have at most
-//! [`MOST_AT_ONCE`]; a team whose endpoint keeps failing has only one, so that it takes little capacity from the
-//! others.
+//! Invariants:
+//! - A team has at most [`WIDEST`] concurrent deliveries, and all teams together have at most [`MOST_AT_ONCE`].
+//! - A team whose endpoint keeps failing has only one concurrent delivery, so that it takes little capacity from other
+//!   teams.
 
 use crate::base::name::TenantName;
 use crate::state::Delivery;
@@ -21,7 +22,7 @@ const WIDTH: usize = 4;
 /// or for 512 teams with dead endpoints.
 const MOST_AT_ONCE: usize = 512;
 
-/// The concurrent deliveries, by team.
+/// The number of concurrent deliveries of each team, and the bound of this number.
 #[derive(Debug, Default)]
 pub(super) struct AdaptiveConcurrency {
     lanes: Mutex<BTreeMap<TenantName, Lane>>,
@@ -33,7 +34,7 @@ pub(super) struct AdaptiveConcurrency {
 struct Lane {
     width: usize,
     under_way: usize,
-    /// True if the last look-up of due deliveries found as many as were wanted, so that more may be due.
+    /// True if the last look-up found a due delivery for each free slot of the lane, so that more may be due.
     full: bool,
 }
 
@@ -44,8 +45,8 @@ impl Default for Lane {
 }
 
 impl AdaptiveConcurrency {
-    /// Returns each of `teams` that has free slots, with the number of its free slots. If `only_full`, returns only
-    /// teams whose lanes are full, which means that more of their deliveries may be due.
+    /// Returns each of `teams` that has free slots, with the number of its free slots. If `only_full` is true, returns
+    /// only teams with full lanes: more deliveries of these teams may be due.
     pub(super) fn free<'a>(
         &self,
         teams: impl Iterator<Item = &'a TenantName>,

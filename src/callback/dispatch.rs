@@ -16,7 +16,7 @@ use std::time::Duration;
 /// storing of its outcome.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// The longest lookup of a URL.
+/// The longest time for the lookup of a team's URL.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest delay until a due delivery is noticed.

@@ -91,14 +91,15 @@ impl Skipped {
     }
 }
 
-/// A callback that was received and stored, for the parts that learn from it. It may be announced again after a crash.
+/// A callback that was received and stored. The cache and the ledger learn the record's result from it. After a crash
+/// it may be announced again.
 #[derive(Debug, Clone)]
 pub struct Arrived {
-    /// The account.
+    /// The account that the callback's path names.
     pub account: AccountName,
     /// The callback's type, if the path named it.
     pub kind: Option<CallbackType>,
-    /// Iluma's id.
+    /// Iluma's id of the record.
     pub id: String,
     /// The body as Iluma sent it, so its reference may have a prefix.
     pub body: Bytes,

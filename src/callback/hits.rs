@@ -17,7 +17,7 @@ const GROUP_TIME: Duration = Duration::from_millis(100);
 const GROUP_MOST: usize = 256;
 
 impl Callbacks {
-    /// Stores callbacks of cache hits in groups until `stop`, and then those that still wait.
+    /// Stores callbacks of cache hits in groups until `stop`, and then the callbacks that still wait.
     pub(super) async fn journal(&self, mut made: mpsc::Receiver<Made>, stop: CancellationToken) {
         let mut group = Vec::new();
         loop {

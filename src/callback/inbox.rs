@@ -30,8 +30,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 /// The largest body that is accepted, in bytes: results have some kilobytes, and pictures are links.
 pub const MOST_BYTES: usize = 1 << 20;
 
-/// The longest wait for a slot to read a callback, and the longest time to store one. Iluma itself gives up after some
-/// 10 s.
+/// The longest wait for a slot to read a callback, and also the longest time to store a callback. Iluma itself gives up
+/// after some 10 s.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The header with the token.
@@ -46,7 +46,7 @@ const BOUNDS: Bounds = Bounds {
     answer_deadline: Duration::from_secs(25),
 };
 
-/// Returns the router of the `callbacks` listener with all its layers: `/callbacks/<account>` and
+/// Returns the router of the `callbacks` listener, with all its layers. It serves `/callbacks/<account>` and
 /// `/callbacks/<account>/<TYPE>`.
 pub fn inbox(callbacks: Arc<Callbacks>) -> Router {
     let mut paths = Router::new();
@@ -76,7 +76,8 @@ async fn counted(State(callbacks): State<Arc<Callbacks>>, request: Request, next
     response
 }
 
-/// Lets a request pass if its client is in one of the networks that callbacks may come from.
+/// Lets a request pass if its client is in one of the networks that callbacks may come from. Refuses every other
+/// request.
 async fn allowed(State(callbacks): State<Arc<Callbacks>>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().map(|client| client.address);
     if !is_allowed(callbacks.config.load().allow.as_deref(), client) {

@@ -25,10 +25,10 @@ const OWN_LIST: &str = "state (queued, dead or delivered), type, since, until, l
 const OWN_STATES: [DeliveryStatus; 3] = [DeliveryStatus::Queued, DeliveryStatus::Dead, DeliveryStatus::Delivered];
 
 impl Callbacks {
-    /// Lists the callbacks that a query selects by `state`, `tenant` (operators only), `type`, `since`, `until`, `limit`,
-    /// and `after` (the `next` of the previous page). `own` is the requesting team, or `None` for an operator. An
-    /// operator's query must name a state. A team sees only its own callbacks, in each of its own states unless the query
-    /// names one.
+    /// Lists the callbacks that a query selects by `state`, `tenant` (operators only), `type`, `since`, `until`,
+    /// `limit`, and `after` (the `next` of the previous page). `own` is the requesting team, or `None` for an operator.
+    /// An operator's query must name a state. A team sees only its own callbacks. Without `state`, it sees them in
+    /// every state that a team may list.
     ///
     /// # Errors
     /// Returns an error if the query is malformed, or if state can't be read.

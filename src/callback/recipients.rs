@@ -1,8 +1,10 @@
 //! The recipients of a callback: a pure decision.
 //!
-//! Invariants: a callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) the
-//! fallback owner, if neither is known in time; each recipient gets its own reference. Only (2) applies to a body whose
-//! id is not at Iluma's usual position, because nothing else identifies its owner.
+//! Invariants:
+//! - A callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) the fallback
+//!   owner, if neither (1) nor (2) is known in time.
+//! - Only (2) applies to a body whose id is not at Iluma's usual position, because nothing else identifies its owner.
+//! - Each recipient gets its own reference.
 
 use super::config::{Account, CallbackConfig};
 use crate::base::name::TenantName;
@@ -64,7 +66,7 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
     }
 }
 
-/// Returns the configured tenants that own the callback's id, each with its reference. Returns none of them if the id
+/// Returns the configured tenants that own the callback's id, each with its reference. Returns an empty list if the id
 /// is not at Iluma's usual position.
 fn owners(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody) -> Vec<(TenantName, Option<Bytes>)> {
     let owners = waiting.awaiting.iter().filter(|owner| body.id.is_some() && config.teams.contains_key(&owner.tenant));

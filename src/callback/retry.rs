@@ -4,8 +4,8 @@ use crate::base::keyring::random;
 use std::time::Duration;
 
 /// Returns the wait after a failed attempt, or `None` if the schedule is used up. `attempts` is the number of scheduled
-/// attempts that failed before it. The wait is the schedule's, plus or minus a fifth. If the endpoint `asked` for a
-/// longer wait (`retry-after`), that wait is used, up to the longest of the schedule.
+/// attempts that failed before this one. The wait is the schedule's, plus or minus a fifth. If the endpoint `asked` for
+/// a longer wait (`retry-after`), this wait is used, up to the longest wait in the schedule.
 pub(super) fn wait(schedule: &[Duration], attempts: u32, asked: Option<Duration>) -> Option<Duration> {
     let scheduled = jittered(*schedule.get(attempts as usize)?);
     let longest = schedule.iter().max().copied().unwrap_or_default();

@@ -31,7 +31,7 @@ const MOST_TESTING: usize = 16;
 /// The pause of a background loop after state returned an error.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
-/// The callback feature.
+/// The callback feature: its configuration, its client for teams' endpoints, its bounds and its channels.
 pub struct Callbacks {
     pub(super) state: State,
     pub(super) config: ArcSwap<CallbackConfig>,
@@ -63,7 +63,7 @@ pub struct PreparedReload {
 
 impl Callbacks {
     /// Returns the callback feature for `settings`; the receiver that [`Callbacks::run`] consumes; and the receiver of
-    /// arrived callbacks, for the parts that learn from them.
+    /// arrived callbacks, for the cache, which learns results from them.
     ///
     /// # Errors
     /// Returns an error if the machine has no usable trust store.
@@ -105,7 +105,7 @@ impl Callbacks {
         Ok(PreparedReload { config, client })
     }
 
-    /// Applies prepared settings. Deliveries in progress finish under the old ones.
+    /// Applies prepared settings. Deliveries in progress finish under the old settings.
     pub fn reload(&self, PreparedReload { config, client }: PreparedReload) {
         if let Some(client) = client {
             self.client.store(Arc::new(client));

@@ -70,8 +70,8 @@ impl Callbacks {
         Ok(urls.into_iter().map(|(kind, url)| UrlSetting { kind, url }).collect())
     }
 
-    /// Returns the URL for a team's callbacks of a type: the URL that the team set, else the configured one. Returns
-    /// `None` if there is neither.
+    /// Returns the URL for a team's callbacks of a type: the URL that the team set, else the configured URL. Returns
+    /// `None` if no URL is set or configured.
     pub(super) async fn url(
         &self,
         tenant: &TenantName,
@@ -134,9 +134,9 @@ impl Callbacks {
         client.send(team, timeout, url, (&id, test.to_string().into())).await.attempt
     }
 
-    /// Returns Iluma's answer at `authentication_tokens` for the team: in the same shape, with the team's own token.
-    /// `upstream` is the body of Iluma's answer. If it is missing, or is no JSON object or list, the gateway makes the
-    /// whole answer.
+    /// Returns the answer at `authentication_tokens` for the team: Iluma's answer, with the team's own token in place
+    /// of the account's. `upstream` is the body of Iluma's answer. If it is missing, or is no JSON object or list, the
+    /// gateway makes the whole answer.
     #[must_use]
     pub fn tokens(&self, tenant: &TenantName, upstream: Option<&[u8]>) -> Bytes {
         let config = self.config.load();
@@ -154,7 +154,8 @@ impl Callbacks {
         serde_json::to_vec(&TokenSubstitution::new(&shape, &known, token).apply(shape)).unwrap_or_default().into()
     }
 
-    /// Returns the secrets that sign a team's callbacks, as JSON: the current one, and all of them.
+    /// Returns the secrets that sign a team's callbacks, as JSON: `webhook_secret` is the current secret, and
+    /// `webhook_secrets` lists all secrets.
     #[must_use]
     pub fn webhook_secret(&self, tenant: &TenantName) -> Bytes {
         let config = self.config.load();
@@ -165,7 +166,7 @@ impl Callbacks {
     }
 }
 
-/// Returns the type that a query or a body names; `None` if neither names one.
+/// Returns the callback type that a query or a body names as `type`. Returns `None` if both have no members.
 fn named_kind(query: &str, content_type: Option<&str>, body: &[u8]) -> Result<Option<CallbackType>, SettingError> {
     let mut given = members(Some(FORM), query.as_bytes())?;
     if !body.is_empty() {

@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 /// The credentials by which a team recognises the gateway's callbacks.
 pub(super) struct Credentials {
     pub(super) token: SecretString,
-    /// The secrets as the team reads them, each `whsec_` and base64; the first is the current one.
+    /// The secrets as the team reads them, each `whsec_` and base64; the first is the current secret.
     pub(super) secrets: Vec<SecretString>,
     macs: Vec<Hmac<Sha256>>,
 }
 
 impl Credentials {
-    /// Makes the credentials from the configuration, and derives missing ones.
+    /// Makes the credentials from the configuration. A missing token or secret is derived from the root key `root`.
     pub(super) fn new(root: &[u8; 32], name: &TenantName, tenant: &config::Tenant) -> Self {
         let token = tenant.callback_token.clone().unwrap_or_else(|| {
             let secret = derive::<32>(root, &format!("callback token of {name}"));
@@ -45,7 +45,7 @@ impl Credentials {
     }
 
     /// Returns the value of the header `webhook-signature`. It has one signature for each secret, so that a team may
-    /// verify with the old secret during a change.
+    /// still verify with the old secret while the secret is being replaced.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Option<HeaderValue> {
         let timestamp = timestamp.to_string();
         let signature = |mac: &Hmac<Sha256>| {

@@ -1,8 +1,10 @@
 //! The client of teams' endpoints: one request, and the status of its answer.
 //!
-//! Invariants: the head of an answer arrives within the timeout, and its body is read for at most [`DRAIN_TIME`],
-//! whatever the endpoint does; no redirect is followed, no certificate passes unverified, nothing is sent to a URL that
-//! [`CallbackUrl`] forbids; an answer's body is never kept in memory.
+//! Invariants:
+//! - The head of an answer arrives within the timeout, and its body is read for at most [`DRAIN_TIME`], whatever the
+//!   endpoint does.
+//! - No redirect is followed, every certificate is verified, and nothing is sent to a URL that [`CallbackUrl`] forbids.
+//! - An answer's body is never kept in memory.
 
 use super::config::Team;
 use super::resolver::{Permitted, Unresolved};
@@ -45,7 +47,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const USER: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION")));
 
-/// An attempt that was made, and the wait that the endpoint asked for.
+/// The record of an attempt, and the wait that the endpoint asked for in its answer, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sent {
     pub(super) attempt: AttemptRecord,
@@ -137,7 +139,8 @@ impl WebhookClient {
     }
 }
 
-/// Returns the reason why a request got no answer: the reason of the deepest error that has one.
+/// Returns the reason why a request got no answer. In the chain of errors, the deepest error with a known reason
+/// decides.
 fn cause(error: &(dyn Error + 'static)) -> AttemptError {
     let mut found = AttemptError::Reset;
     let mut next = Some(error);

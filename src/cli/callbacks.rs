@@ -102,7 +102,7 @@ struct Endpoints {
     kind: Option<String>,
 }
 
-/// Gives the order, and returns the gateway's answer.
+/// Sends the request or the order to the gateway, and returns the answer.
 ///
 /// # Errors
 /// Returns an error if the order was not carried out.

@@ -61,7 +61,7 @@ struct Team {
     tenant: TenantName,
 }
 
-/// Gives the order; returns the answer.
+/// Sends the order to the gateway, and returns the answer.
 ///
 /// # Errors
 /// Returns an error if the order was not carried out, or not on every node.
@@ -80,7 +80,7 @@ pub(super) async fn run(args: Args) -> Result<String, OperatorError> {
     of.target.ask(method, &path, body.to_string().into()).await
 }
 
-/// Writes an id as a segment of a path.
+/// Returns an id as a segment of a path, percent-encoded.
 fn escaped(id: &str) -> String {
     percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-/// The longest time that a message waits for its reader.
+/// The longest time for which the write of a message to the standard error may block.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reason why text was not written to the standard output.
@@ -55,7 +55,7 @@ pub(super) fn complain(text: impl Display) {
     }
 }
 
-/// Returns the [`OutputError`] that an error is or wraps; `None` if there is none.
+/// Returns the [`OutputError`] in an error: the error itself, or one of its sources. Returns `None` if there is none.
 #[must_use]
 pub(super) fn behind<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e OutputError> {
     let mut next = Some(error);

@@ -57,7 +57,7 @@ pub(super) enum BillError {
     /// There is no line.
     #[error("--bill: the file has no line of calls")]
     Empty,
-    /// The days of the bill, or of the options, are not a period of 1 to 400 days. Holds the first and the last day.
+    /// The compared days are not a period of 1 to 400 days. Holds the first and the last day.
     #[error("{0} to {1} is no period of 1 to 400 days: correct --from and --to, or a date in the bill")]
     Period(Day, Day),
     /// A line's day is outside the options' period.
@@ -136,8 +136,8 @@ impl Bill {
         self.days
     }
 
-    /// Returns every day and route for which the bill and the billable calls of the ledger differ. `rows` are the lines
-    /// of the compared days.
+    /// Returns every day and route for which the bill and the billable calls of the ledger differ. `rows` are the
+    /// ledger's lines of the compared days.
     pub(super) fn compare(&self, rows: &[Row]) -> Vec<Difference> {
         let mut all = BTreeMap::<(String, String), [u64; 3]>::new();
         for ((day, route), count) in &self.calls {

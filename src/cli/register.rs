@@ -43,7 +43,8 @@ pub(super) enum RegisterError {
     /// The public URL is not configured.
     #[error("callbacks.public_url: missing; give the URL at which Iluma reaches the callbacks listener")]
     NoPublicUrl,
-    /// A URL was not set, or an account has no callback token, so that its callbacks would be refused.
+    /// A URL was not set, or an account has no callback token, so that its callbacks would be refused. Holds a list of
+    /// all successes and failures.
     #[error("{0}")]
     Failed(String),
     /// The machine has no usable trust store.
@@ -103,7 +104,7 @@ pub(super) async fn register(settings: &Settings) -> Result<String, RegisterErro
     if failed { Err(RegisterError::Failed(told.trim_end().to_owned())) } else { Ok(told) }
 }
 
-/// Returns `<public_url>/callbacks/<account>/<TYPE>`.
+/// Returns the callback URL of an account and a type: `<public_url>/callbacks/<account>/<TYPE>`.
 fn url_of(public_url: &http::Uri, account: &AccountName, kind: CallbackType) -> String {
     format!("{}/callbacks/{account}/{kind}", public_url.to_string().trim_end_matches('/'))
 }

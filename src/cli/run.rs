@@ -15,7 +15,7 @@ pub(super) struct Args {
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// Returns an error if the configuration has faults, or if the system refuses something at the start.
+/// Returns an error if the configuration has faults, or if the gateway can't start.
 pub(super) async fn run(args: Args) -> Result<(), StartError> {
     app::run(args.config).await
 }

@@ -49,7 +49,7 @@ enum Order {
     Reconcile(reconcile::Args),
 }
 
-/// The reason why there is no report.
+/// The reason why the command printed no report.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UsageError {
     /// The configuration has faults.
@@ -78,11 +78,11 @@ pub(super) enum UsageError {
     Audit(rusqlite::Error),
 }
 
-/// The text to print.
+/// The result of the command: the text to print, and the result of a comparison.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) text: String,
-    /// True if the ledger differs from the bill.
+    /// True if the ledger differs from the bill; false if they agree or if no bill was compared.
     pub(super) differs: bool,
 }
 

@@ -1,8 +1,10 @@
 //! The effective settings as TOML, without secrets.
 //!
-//! Invariants: each key of the operator's file and of the defaults is shown, without work for the code that reads the
-//! key; code that reads a secret shows `"(set)"` in its place; code that computes a value shows the computed value; a
-//! key that is not shown is not set.
+//! Invariants:
+//! - Each key of the operator's file and of the defaults is shown, without work for the code that reads the key.
+//! - Code that reads a secret shows `"(set)"` in place of the secret.
+//! - Code that computes a value shows the computed value.
+//! - A key that is not shown is not set.
 
 use super::settings::Settings;
 use std::fmt::{self, Display, Formatter};
@@ -20,8 +22,8 @@ pub(super) enum Step {
 /// A path, and the value that is shown there instead of the value in the file; `None` hides the key.
 pub(super) type Shown = (Vec<Step>, Option<Value>);
 
-/// The name of a table in `default.toml` whose keys are the defaults of several tables. The operator chooses the names
-/// of those tables, such as `[tenants.lending]`.
+/// The name of a table in `default.toml`. Its keys are the defaults of every table whose name the operator chooses,
+/// such as `[tenants.lending]`.
 const ANY: &str = "*";
 
 /// Returns the operator's table with the defaults for its missing keys. Each value in `shown` replaces the value at its

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-/// A limit, by the name that refusals, `RateLimit` fields and metrics use.
+/// A kind of limit. Its name is the same in refusals, `RateLimit` fields and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Limit {
@@ -83,8 +83,8 @@ pub struct TenantLimits {
     pub requests_per_second: Option<u32>,
     /// The number of requests that may arrive at once; at least one if a rate is set.
     pub burst: Option<u32>,
-    /// The largest number of requests that are handled at once. If none is configured, a tenant has half of
-    /// `server.max_in_flight`, so that no tenant can take all slots.
+    /// The largest number of requests that are handled at once. If the key is not set, a tenant has half of
+    /// `server.max_in_flight`, so that one tenant can't use up the whole gateway.
     pub max_in_flight: usize,
     /// The share of the account's rate, relative to the other tenants' weights.
     pub weight: u32,
@@ -99,8 +99,8 @@ pub struct TenantLimits {
 }
 
 impl TenantLimits {
-    /// Returns the `max_in_flight` of a tenant for which none is configured: half of `all`, and at least one. `all` is
-    /// the `max_in_flight` of the whole gateway.
+    /// Returns the `max_in_flight` of a tenant that does not set this key: half of `all`, and at least 1. `all` is the
+    /// `max_in_flight` of the whole gateway.
     #[must_use]
     pub const fn default_in_flight(all: usize) -> usize {
         if all < 2 { 1 } else { all / 2 }

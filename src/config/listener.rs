@@ -6,7 +6,7 @@ use super::tls;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// The largest number of networks: the largest providers of load balancers have some hundreds.
+/// The largest number of networks in a list. The largest providers of load balancers have some hundreds.
 const MAX_NETWORKS: usize = 1000;
 
 /// Reads the keys that every listener has.
@@ -37,7 +37,7 @@ fn network(entry: &Entry<'_>) -> Option<IpNet> {
     Some(network)
 }
 
-/// Records a fault for each listener that has the same address as an earlier one in the list.
+/// Records a fault for each listener that could not bind its port, because an earlier listener in the list uses it.
 pub(super) fn distinct(root: &Section<'_>, listeners: &[(&str, SocketAddr)]) {
     for (place, (name, address)) in listeners.iter().enumerate() {
         let clash = listeners[..place].iter().find(|(_, other)| {

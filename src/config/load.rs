@@ -36,10 +36,10 @@ impl Settings {
     }
 
     /// Reads a configuration file alone, with placeholders for secrets and certificates. Such settings can be shown,
-    /// but no gateway can use them.
+    /// but a gateway can't run with them.
     ///
     /// # Errors
-    /// Returns all faults of the file, as [`Settings::load`] does, except those of secrets and certificates.
+    /// Returns all faults of the file, as [`Settings::load`] does, except faults of secrets and certificates.
     pub fn load_without_secrets(path: &Path) -> Result<Self, Faults> {
         Self::load_with(path, Secrets::Skipped)
     }
@@ -55,7 +55,7 @@ impl Settings {
     /// Reads a configuration from text. Relative file paths start at `base`; `env` looks up environment variables.
     ///
     /// # Errors
-    /// Returns the faults of [`Settings::load`].
+    /// Returns all faults of the text, as [`Settings::load`] does.
     pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         Self::parse_with(text, base, env, Secrets::Read)
     }
@@ -90,25 +90,25 @@ fn hash(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..8])
 }
 
-/// All keys with their defaults, or with an example if they have none.
+/// The text of `config/default.toml`: every key with its default, or with an example if it has no default.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-// The bounds here and in the other files are far from any real need, and near enough to catch a wrong unit.
-/// The largest file; a configuration for a thousand tenants has about 500 KiB.
+// The bounds here and in the other files are wide enough for every real need, and narrow enough to catch a wrong unit.
+/// The largest configuration file. A configuration for a thousand tenants has about 500 KiB.
 const MAX_FILE: ByteSize = ByteSize::mib(4);
-/// The largest number of encryption keys: one a year for longer than any retention.
+/// The largest number of encryption keys. With a new key each year, they cover more years than any retention.
 const MAX_ENCRYPTION_KEYS: usize = 16;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86400);
 /// The bounds of a timeout; zero would end every request before it began.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
-/// The bounds of a delivery's timeout: the delivery's lease of a minute must also cover the storing of its outcome.
+/// The bounds of a delivery's timeout. A delivery has a lease of one minute, in which its outcome must be stored too.
 const CALLBACK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30);
-/// The bounds of a lifetime: an account can be closed or renamed, so an answer is useful for a month at most. Zero
-/// stores nothing.
+/// The bounds of a stored answer's lifetime. A bank account can be closed or renamed, so an answer is useful for a
+/// month at most. With zero, no answer is stored.
 const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
-/// The bounds of Redis' timeout: no network answers within less than a millisecond, and a second is longer than Iluma's
-/// fastest answer.
+/// The bounds of `state.redis_timeout`. No network answers in less than a millisecond. Iluma's fastest answers take
+/// less than a second, so it makes no sense to wait longer for Redis.
 const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 /// The longest retention: data about persons is useless beyond the time that auditors require.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
@@ -257,7 +257,7 @@ fn admin(admin: &Section<'_>) -> Option<Admin> {
     Some(Admin { listener: listener?, token, tokens })
 }
 
-/// The name of `admin.token` among the tokens.
+/// The name that the token of the key `admin.token` has in the list of tokens.
 const MAIN_TOKEN: &str = "admin";
 /// The largest number of admin tokens: one for each person and program that gives orders.
 const MAX_ADMIN_TOKENS: usize = 100;
@@ -485,7 +485,7 @@ fn quotas(quotas: &Section<'_>) -> Option<Quotas> {
     Some(Quotas { calendar: quotas.get("time_zone", Entry::parsed)? })
 }
 
-/// Reads the prices. Reports a fault for each name that names no row with a price.
+/// Reads the prices. Reports a fault for each name that is not a charged route.
 fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
     let mut read = BTreeMap::new();
     for (name, entry) in prices.named() {
@@ -1531,7 +1531,7 @@ like = "bank"
         assert_eq!(table["prices"]["bank"].as_integer(), Some(500));
     }
 
-    /// Generates any TOML value, preferring texts with a meaning here.
+    /// Generates any TOML value, and prefers texts that mean something in the configuration.
     fn value() -> impl Strategy<Value = toml::Value> {
         let text = prop_oneof![
             Just("30s".to_owned()),

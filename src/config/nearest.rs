@@ -1,7 +1,7 @@
 //! Suggests the intended word for a typing mistake.
 
 /// Returns the candidate that differs from `typed` by the fewest letters. Returns `None` if every candidate differs by
-/// too many.
+/// too many letters.
 pub(super) fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     // A text with more than a third of wrong letters is another word, not a mistake.
     let most = (typed.chars().count() / 3).clamp(1, 3);

@@ -1,7 +1,7 @@
 //! The settings of the listener that a health check asks if the gateway is ready.
 //!
-//! Only this part of the file is read: a probe must not fail because of a secret that only the gateway's process may
-//! read, or a fault in an edit that the running gateway refused.
+//! Only this part of the file is read. A probe must not fail because of a secret that only the gateway's process may
+//! read. It must also not fail because of a faulty edit that the running gateway has refused.
 
 use super::fault::{Fault, Faults};
 use super::reader::{self, Reader};

@@ -50,22 +50,22 @@ struct Notes {
     warnings: Vec<Fault>,
     /// The keys that each opened table may hold, by the table's path.
     known: BTreeMap<String, BTreeSet<String>>,
-    /// All requested keys, with `*` for a name and `[]` for an index in a list.
+    /// The paths of all requested keys, with `*` for a name that the operator chose and `[]` for an index in a list.
     asked: BTreeSet<String>,
     files: Vec<PathBuf>,
-    /// The values that `check` shows in place of those in the file.
+    /// The values that `check` shows in place of the values in the file.
     shown: Vec<Shown>,
 }
 
-/// The findings of a whole reading: faults, warnings, the files on which the configuration depends, and the values to
-/// show.
+/// The findings of reading a whole configuration: faults, warnings, the files on which the configuration depends, and
+/// the values that `check` shows.
 pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     pub(super) files: Vec<PathBuf>,
-    /// The values that `check` shows in place of those in the file.
+    /// The values that `check` shows in place of the values in the file.
     pub(super) shown: Vec<Shown>,
-    /// All requested keys, with `*` for a name and `[]` for an index in a list.
+    /// The paths of all requested keys, with `*` for a name that the operator chose and `[]` for an index in a list.
     #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the file of defaults"))]
     pub(super) asked: BTreeSet<String>,
 }
@@ -155,7 +155,7 @@ impl<'r> Section<'r> {
         entry.as_ref().and_then(read)
     }
 
-    /// Reads the value of an optional key.
+    /// Reads the value of an optional key. Returns `None` if the key is missing, or after a fault.
     pub(super) fn maybe<T>(&self, key: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
         self.entry(key).as_ref().and_then(read)
     }
@@ -313,7 +313,7 @@ impl<'r> Entry<'r> {
         self.text()?.parse().map_err(|error: T::Err| self.fault(error.to_string())).ok()
     }
 
-    /// Reads one of the given words, and returns its meaning.
+    /// Reads a string that must be one of `words`, and returns the value that belongs to this word.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
@@ -371,7 +371,7 @@ impl<'r> Entry<'r> {
     }
 
     /// Returns the entry of a key inside this value, such as `env` of a secret. The key is a part of the value, and not
-    /// a setting of its own.
+    /// a setting of its own. Returns `None` if the value is no table or has no such key.
     pub(super) fn part(&self, key: &str) -> Option<Entry<'r>> {
         let table = self.value.as_table()?;
         // The key is not added to `asked`.

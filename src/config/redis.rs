@@ -13,7 +13,7 @@ const MOST_REPLICAS: u32 = 16;
 /// The highest number that a database may have: far more than Redis' default of 16 databases.
 const LAST_DATABASE: i64 = 65_535;
 
-/// Reads the Redis of state, and the Redis of the cache if the cache has one of its own.
+/// Reads `[state.redis]`: the Redis of state, and the separate Redis of the cache, if one is configured.
 pub(super) fn read(redis: &Section<'_>) -> Option<Redis> {
     let extra_ca = redis.maybe("extra_ca", tls::trusted_pem);
     let replicas = redis.maybe("replicas", |number| number.number(0..=MOST_REPLICAS)).unwrap_or(0);

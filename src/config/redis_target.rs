@@ -2,14 +2,14 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// One Redis: a single server, or several servers, of which one holds the gateway's keys.
+/// One Redis: a single server, or a group of servers in which one server holds the gateway's keys.
 #[derive(Debug, Clone)]
 pub struct RedisTarget {
     /// The configuration key that names this Redis.
     pub name: &'static str,
     /// The servers.
     pub servers: RedisServers,
-    /// PEM certificates that are trusted instead of the platform's.
+    /// PEM certificates that are trusted instead of the platform's; `None` to trust the platform's.
     pub extra_ca: Option<Vec<u8>>,
 }
 
@@ -18,7 +18,7 @@ pub struct RedisTarget {
 pub enum RedisServers {
     /// One server, given by a URL: `redis://` or `rediss://`, with user, password and database if needed.
     Url(SecretString),
-    /// The primary among several servers, which the sentinels name.
+    /// A primary with replicas. The gateway asks the sentinels for the primary's address.
     Sentinel {
         /// The name under which the sentinels monitor the primary.
         master: String,
@@ -63,7 +63,7 @@ pub struct ServerAddress {
 }
 
 impl RedisTarget {
-    /// Returns the Redis that a URL names.
+    /// Returns the Redis that a URL names. `name` is the configuration key with the URL.
     #[must_use]
     pub fn of_url(name: &'static str, url: SecretString, extra_ca: Option<Vec<u8>>) -> Self {
         Self { name, servers: RedisServers::Url(url), extra_ca }
@@ -84,7 +84,8 @@ impl RedisTarget {
         }
     }
 
-    /// Returns all parts that identify this Redis, including secrets, for a comparison by digest.
+    /// Returns the bytes that identify this Redis, including its secrets. Two configurations of a Redis are compared by
+    /// the digest of these bytes.
     #[must_use]
     pub fn parts(&self) -> Vec<Vec<u8>> {
         let secret = |secret: &Option<SecretString>| {

@@ -27,7 +27,7 @@ pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
     Some(routes)
 }
 
-/// Returns the rows that a tenant without the key `routes` may use: all except the forbidden row.
+/// Returns the rows that a tenant without the key `routes` may use: all except the row of the forbidden paths.
 pub(super) fn all_but_forbidden() -> BTreeSet<RouteName> {
     RouteName::ALL.into_iter().filter(|route| !is_closed(*route)).collect()
 }
@@ -77,7 +77,8 @@ fn collection_problem(path: &str, like: RouteName) -> Option<String> {
     })
 }
 
-/// Returns the row for the name of a price. Rows that Iluma does not charge for, or that never reach it, have no price.
+/// Returns the charged row with this name. Other rows have no price, because Iluma does not charge for them or never
+/// gets their requests. For any other name, returns the text of the fault.
 pub(super) fn priced(name: &str) -> Result<RouteName, String> {
     let names = RouteName::charged().map(RouteName::as_str);
     RouteName::charged()

@@ -75,8 +75,8 @@ impl Entry<'_> {
         Some(secret)
     }
 
-    /// Returns a stand-in for a secret that is not read: 64 hex digits, which pass as a key and as a token, and differ
-    /// for each configuration key.
+    /// Returns a placeholder for a secret that is not read. It has 64 hex digits, so it is valid as a key and as a
+    /// token, and it differs for each configuration key.
     fn placeholder(&self, named: &str) -> SecretString {
         hex::encode(Sha256::digest(format!("{} {named}", self.path()))).into()
     }
@@ -179,11 +179,11 @@ fn read_bounded(path: &Path, limit: ByteSize) -> Result<Vec<u8>, String> {
 const SECRET: &str = "{ env = \"NAME\" } or { file = \"PATH\" }";
 /// The largest file that may hold a secret. Secrets have hundreds of bytes, so a larger file is the wrong one.
 const MAX_SECRET_FILE: ByteSize = ByteSize::kib(16);
-/// The length of a token in characters. Shorter ones can be guessed, and can't be distinguished from other text when
-/// logs are scrubbed. Longer ones do not fit into headers.
+/// The length of a token in characters. Shorter tokens can be guessed, and the scrubber of logs can't distinguish them
+/// from other text. Longer tokens do not fit into headers.
 const TOKEN: RangeInclusive<usize> = 8..=512;
-/// The length of an admin token in characters. People choose it, unlike the other secrets, and it gives access to every
-/// team's data.
+/// The length of an admin token in characters. The minimum is higher than for other tokens: people choose this token,
+/// and it gives access to every team's data.
 const ADMIN_TOKEN: RangeInclusive<usize> = 16..=512;
 
 #[cfg(test)]

@@ -77,7 +77,8 @@ pub struct Settings {
 pub struct Listener {
     /// Address and port; with port 0 the system chooses the port.
     pub listen: SocketAddr,
-    /// TLS, with mutual TLS if a client CA is configured; ALPN offers `h2` and `http/1.1`.
+    /// The TLS settings; `None` for connections in clear. TLS is mutual if a client CA is configured. ALPN offers `h2`
+    /// and `http/1.1`.
     pub tls: Option<ServerTls>,
     /// The networks of load balancers that are trusted to name the client of a connection or request.
     pub trusted_proxies: Arc<[IpNet]>,
@@ -101,9 +102,9 @@ pub struct ServerTls {
 pub struct Server {
     /// The socket.
     pub listener: Listener,
-    /// The largest number of connections; one more waits in the kernel's backlog.
+    /// The largest number of connections. Further connections wait in the kernel's backlog.
     pub max_connections: usize,
-    /// The largest number of requests in flight, over all tenants; one more is refused with 503.
+    /// The largest number of requests in flight, over all tenants. Further requests are refused with 503.
     pub max_in_flight: usize,
     /// The largest total size of the request bodies that the gateway holds whole, over all tenants. One tenant has at
     /// most half of it.
@@ -120,7 +121,7 @@ pub struct Server {
     pub drain_timeout: Duration,
 }
 
-/// The callback listener and delivery.
+/// The listener for Iluma's callbacks, and their delivery to teams.
 #[derive(Debug)]
 pub struct Callbacks {
     /// The socket for Iluma's callbacks.
@@ -196,9 +197,9 @@ pub struct Log {
 /// A collector of traces (OpenTelemetry).
 #[derive(Debug, Clone)]
 pub struct Otlp {
-    /// The URL below which the collector takes `/v1/traces`.
+    /// The URL of the collector, to which the path `/v1/traces` is added.
     pub endpoint: http::Uri,
-    /// The share of traces that are sent, from 0 to 1. It concerns the traces that begin at this gateway.
+    /// The share of traces that are sent, from 0 to 1. It applies to traces that begin at this gateway.
     pub sample: f64,
     /// Certificates that are trusted in addition to the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
@@ -246,7 +247,7 @@ pub struct State {
     pub path: PathBuf,
     /// The root key, from which other keys derive. It is never rotated.
     pub root_key: SecretBox<[u8; 32]>,
-    /// The keys for data at rest, at least one. The first one encrypts, all decrypt.
+    /// The keys for data at rest, at least one. The first key encrypts new data, and every key decrypts.
     pub encryption_keys: Vec<EncryptionKey>,
     /// The Redis that gateways share; `None` for a single gateway.
     pub redis: Option<Redis>,
@@ -296,7 +297,7 @@ pub struct Cache {
     pub bank_need_review: Duration,
     /// The lifetime of the answer for a bank account that does not exist.
     pub bank_not_found: Duration,
-    /// The time after its lifetime in which a bank answer may still be served while Iluma fails.
+    /// The time after the end of its lifetime for which a bank answer may be served while Iluma fails.
     pub bank_stale_if_error: Duration,
     /// The lifetime of a watchlist answer without a match.
     pub cft_clear: Duration,
@@ -323,7 +324,7 @@ pub struct MaxAge {
 }
 
 impl MaxAge {
-    /// Returns the greatest age of an answer about a subject.
+    /// Returns the greatest age that the team accepts for an answer about a subject, if one is configured.
     #[must_use]
     pub const fn of(&self, subject: Subject) -> Option<Duration> {
         match subject {
@@ -339,13 +340,13 @@ impl MaxAge {
 pub struct Account {
     /// The API key, which only the gateway knows.
     pub api_key: SecretString,
-    /// The tokens that Iluma's callbacks carry; several during a change.
+    /// The tokens that Iluma's callbacks may carry. There are several while the token is being replaced.
     pub callback_tokens: Vec<SecretString>,
     /// The largest number of requests a second that the account may send to Iluma; `None` means no limit.
     pub requests_per_second: Option<u32>,
     /// The longest time that a request may wait in the fair queue.
     pub max_wait: Duration,
-    /// True if a reference begins with the tenant's name when it goes to Iluma.
+    /// True if the gateway puts the tenant's name in front of each reference that it sends to Iluma.
     pub prefix_references: bool,
 }
 
@@ -365,12 +366,12 @@ pub struct FileKey {
 pub struct Tenant {
     /// The account whose key the team's requests carry to Iluma.
     pub account: AccountName,
-    /// The team's keys in the file. Operators may make further ones.
+    /// The team's keys in the file. Operators may make further keys by orders.
     pub key_sha256: Vec<FileKey>,
     /// Rates, concurrency, weight and quotas.
     pub limits: TenantLimits,
     /// The rows that the team may use: the rows in its key `routes`, the rows that these include, and the always
-    /// allowed rows. Without `routes` these are all rows except the forbidden one.
+    /// allowed rows. Without the key `routes`, these are all rows except the row of the forbidden paths.
     pub routes: BTreeSet<RouteName>,
     /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,
@@ -384,7 +385,7 @@ pub struct Tenant {
     pub callback_urls: BTreeMap<CallbackType, http::Uri>,
     /// The team's `x-callback-token`. If it is `None`, the gateway derives one from the root key.
     pub callback_token: Option<SecretString>,
-    /// The secrets that sign the team's callbacks, each as `whsec_` and base64; several during a change. If there is
-    /// none, the gateway derives one from the root key.
+    /// The secrets that sign the team's callbacks, each as `whsec_` and base64. There are several while a secret is
+    /// being replaced. If the list is empty, the gateway derives a secret from the root key.
     pub webhook_secrets: Vec<SecretString>,
 }

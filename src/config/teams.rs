@@ -23,7 +23,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Reads the accounts. Returns the names of all accounts, and the accounts without faults. The names include those of
-/// faulty accounts, so that their tenants get no fault of their own.
+/// faulty accounts, so that a faulty account causes no second fault at its tenants.
 pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeMap<AccountName, Account>) {
     let members = accounts.members();
     if members.is_empty() {
@@ -273,7 +273,7 @@ fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<Callb
     read
 }
 
-/// Returns a URL without its query, which may contain a team's token.
+/// Returns the text of a URL, with `(set)` in place of its query. The query may contain a team's token.
 fn without_query(url: &http::Uri) -> String {
     let text = url.to_string();
     match text.split_once('?') {
@@ -298,19 +298,19 @@ const MAX_TENANTS: usize = 1000;
 const MAX_ACCOUNTS: usize = 100;
 /// The largest number of a team's keys. During a rotation a team has two, and some teams have one key for each service.
 const MAX_KEYS: usize = 32;
-/// The largest number of callback tokens: the old and the new one, during a change.
+/// The largest number of an account's callback tokens. While a token is being replaced, an account has two.
 const MAX_CALLBACK_TOKENS: usize = 4;
-/// The largest number of webhook secrets: the old and the new one, during a change.
+/// The largest number of a team's webhook secrets. While a secret is being replaced, a team has two.
 const MAX_WEBHOOK_SECRETS: usize = 4;
 /// The lengths in bytes that Standard Webhooks allows for a webhook secret.
 const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;
 /// The largest number of hosts to which a team's callbacks may be sent.
 const MAX_HOSTS: usize = 64;
-/// The longest `max_age`: as long as the longest lifetime of a stored answer.
+/// The bounds of a tenant's `max_age`. The longest is as long as the longest lifetime of a stored answer.
 const MAX_AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 /// The largest quota of a day or month, in calls or rupiah; 0 lets a team use only the cache.
 const MAX_CALLS: u64 = 1_000_000_000_000;
-/// The largest weight; a larger one would take nearly the whole rate.
+/// The largest weight. A team with a larger weight would take nearly the whole rate of its account.
 const MAX_WEIGHT: u32 = 1000;
 /// The largest `max_wait` of an account. No caller waits longer for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(60);

@@ -102,7 +102,7 @@ fn url(text: &str, schemes: &[&str], parts: UrlParts) -> Result<http::Uri, Strin
     Ok(url)
 }
 
-/// The longest URL that browsers and proxies all accept.
+/// The longest URL in characters: all browsers and proxies accept URLs up to this length.
 const MAX_URL: usize = 2048;
 
 #[cfg(test)]

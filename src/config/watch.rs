@@ -1,14 +1,16 @@
 //! Notices that the configuration, a secret or a certificate has changed on disk.
 //!
-//! The files' metadata is polled twice a second: that costs microseconds, follows the current links to the files
-//! (Kubernetes swaps a link to a folder), works on every file system, and is not woken by a busy neighbour such as the
-//! database. Invariant: a change after [`Watch::changed`] has returned is noticed by the next call.
+//! The files' metadata is polled twice a second, which costs microseconds. Polling follows the current links to the
+//! files (Kubernetes swaps a link to a folder), and works on every file system. A busy file in the same folder, such as
+//! the database, causes no work.
+//!
+//! Invariant: a change after [`Watch::changed`] has returned is noticed by the next call.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A watch over some files.
+/// A watch over files, with the fingerprint that each file had last.
 #[derive(Debug)]
 pub struct Watch {
     files: Looks,

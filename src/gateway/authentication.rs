@@ -1,7 +1,9 @@
 //! Authentication: by the key of a request, or below `/_gateway/` by a session of the team portal.
 //!
-//! Invariants: a session gives no access to Iluma's routes; a session ends when the key that opened it ends; only wrong
-//! keys count as failures of a client, missing keys do not.
+//! Invariants:
+//! - A session gives no access to Iluma's routes.
+//! - A session ends when the key that opened it ends.
+//! - A wrong or malformed key counts as a failure of the client. A missing key does not.
 
 use super::core::Gateway;
 use super::request_log::RequestLog;
@@ -19,7 +21,7 @@ use std::time::SystemTime;
 /// The name of the cookie of the portal's sessions.
 pub(super) const COOKIE: &str = "iluma_gateway_portal";
 
-/// A session, with the SHA-256 of the key that opened it.
+/// A session of the team portal. Its `standing` is the SHA-256 of the key that opened it.
 pub(super) type KeySession = Session<[u8; 32]>;
 
 /// The parts of a request that authenticate it.
@@ -49,8 +51,8 @@ pub(super) fn authenticate<'t, 'k>(
     }
 }
 
-/// Returns the portal session of a request for the team's own API; `None` if it has no valid session. During the
-/// look-up the request counts as one without a key, and the number of such requests in flight is limited.
+/// Returns the portal session of a request for the team's own API; `None` if the request has no valid session. During
+/// the look-up the request counts as a request without a key. The number of such requests in flight is limited.
 ///
 /// # Errors
 /// Returns a refusal if too many requests without a key are in flight, or if state can't be read.
@@ -88,8 +90,8 @@ pub(super) async fn session(
     session.map_err(|_| Rejection::SessionsUnavailable)
 }
 
-/// Counts a wrong key as a failure of its client, and returns the refusal of the request. A request without a key is
-/// not counted, because it does not guess a key.
+/// Counts a wrong or malformed key as a failure of its client. A request without a key is not counted, because it does
+/// not guess a key. Returns the refusal of the request.
 pub(super) fn unauthenticated(gateway: &Gateway, log: &RequestLog, error: Unauthenticated) -> Rejection {
     let client = log.client.filter(|_| error != Unauthenticated::Missing);
     match client.map(|client| gateway.failures.note(Authenticating::Server, client)) {
@@ -98,7 +100,7 @@ pub(super) fn unauthenticated(gateway: &Gateway, log: &RequestLog, error: Unauth
     }
 }
 
-/// Returns true for the paths below the portal: the team's own API.
+/// Returns true for a path below `/_gateway/`: such a path belongs to the team's own API.
 fn is_own(path: &str) -> bool {
     path.strip_prefix(PORTAL).is_some_and(|rest| rest.starts_with('/'))
 }

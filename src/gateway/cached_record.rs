@@ -1,7 +1,7 @@
 //! The handler of a GET of one bank request by its id.
 //!
-//! A final answer is cached, and replaces the stored "pending" of the request. While the request is pending, Iluma is
-//! polled at most once a second.
+//! A final answer is cached. It replaces the answer "pending" that the cache has for the bank request. While the bank
+//! request is pending, Iluma is polled at most once a second.
 
 use super::call_reference::CallReference;
 use super::exchange::Exchange;
@@ -20,7 +20,7 @@ use crate::upstream::Collected;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-/// Answers with the record, if the team owns it.
+/// Answers with the record if the team owns it. Otherwise answers like for a record that does not exist.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -91,8 +91,8 @@ async fn unknown(
     shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
-/// Returns `response`, which was built from a call's answer, with the body that the team may see: the record, or
-/// Iluma's failure. If the team has no such record, returns the refusal "not found".
+/// Puts the body that the team may see into `response`, which was built from a call's answer. The body is the record,
+/// or the text about Iluma's failure. If the team has no such record, returns the refusal "not found".
 fn shown(
     exchange: &mut Exchange<'_>,
     (fetched, known): (&FetchResult, &Known),

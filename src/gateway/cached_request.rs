@@ -1,4 +1,4 @@
-//! Bank and watchlist requests: read whole, and answered from the cache, from a call in flight, or from Iluma.
+//! Bank and watchlist requests: answered from the cache, from a call in flight, or by a new call to Iluma.
 
 use super::call_reference::CallReference;
 use super::exchange::Exchange;
@@ -97,9 +97,12 @@ pub(super) async fn serve(
     Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await
 }
 
-/// Finds the reference of a request, which may be in its body or its query; it is refused if it is in both. Returns the
-/// content with this reference, and the target for Iluma with the tenant's prefix in the query. If the account adds no
-/// prefixes, the target is unchanged, and a reference with another team's prefix is refused.
+/// Returns the content of a request, with the reference from the body or from the query, and the target for Iluma. If
+/// the account adds prefixes, a reference in the target's query has the tenant's prefix. If not, the target is
+/// unchanged.
+///
+/// Refuses a request with a reference in both places. If the account adds no prefixes, also refuses a reference with
+/// another team's prefix.
 fn prefixed(exchange: &Exchange<'_>, mut content: RequestContent) -> Result<(RequestContent, PathAndQuery), Rejection> {
     let target = &exchange.route.target;
     let (own, prefixes) = exchange.prefixes();
@@ -116,9 +119,9 @@ fn prefixed(exchange: &Exchange<'_>, mut content: RequestContent) -> Result<(Req
     Ok((content, target.clone()))
 }
 
-/// Returns the content of a request on a row that sends references unchanged. A reference with another team's prefix is
-/// an error. A body that can't be parsed is only scanned for such references; its content is empty, and Iluma judges
-/// the body.
+/// Returns the content of a request on a row that sends references unchanged. If the body can't be parsed, the content
+/// is empty, and Iluma judges the body. Returns an error for a reference with another team's prefix, which is also
+/// found in a body that can't be parsed.
 fn unprefixed(
     exchange: &Exchange<'_>,
     parsed: Result<RequestContent, BodyError>,
@@ -168,7 +171,7 @@ fn scope_of(tenant: &Tenant) -> Scope<'_> {
     if tenant.share_cache { Scope::shared(&tenant.account) } else { Scope::private(&tenant.account, &tenant.name) }
 }
 
-/// Returns the reason for a bypass of the cache, if any.
+/// Returns the reason why the request bypasses the cache; `None` if it does not.
 fn bypass(content: &RequestContent, directives: Directives) -> Option<&'static str> {
     match content.ambiguity {
         Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),

@@ -1,9 +1,12 @@
 //! Admission and accounting of one upstream call.
 //!
-//! Invariants: a call that may be charged is sent only with its intent in the ledger; a call that was never sent leaves
-//! no trace in limits or ledger; a call ends with one outcome even if its caller is cancelled, and the outcome is
-//! unknown if the answer was not read. The guard exists before anything is taken, so a caller that is cancelled at any
-//! point gives everything back.
+//! Invariants:
+//! - A call that may be charged is sent only after its intent is in the ledger.
+//! - A call that was never sent counts neither in the limits nor in the ledger.
+//! - A call ends with one outcome, even if its caller is cancelled. The outcome is unknown if the answer was not read.
+//!
+//! The guard is made before anything is taken for the call. So a caller that is cancelled at any point gives everything
+//! back.
 
 use super::call_reference::{CallReference, answered};
 use super::claim::ClaimGuard;
@@ -25,7 +28,7 @@ use std::time::Duration;
 
 /// The average wait before a GET is repeated. A restarting host needs about this time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// A call that asks for admission.
+/// The facts about a call that its admission needs.
 #[derive(Clone, Copy)]
 pub(super) struct PlannedCall<'a> {
     pub(super) tenant: &'a Tenant,
@@ -37,7 +40,7 @@ pub(super) struct PlannedCall<'a> {
 }
 
 /// The owner of everything that one upstream call takes: its slots in the limits, its intent in the ledger, and its
-/// idempotency key. The guard exists before the first of these is taken, and until the call's outcome is recorded.
+/// idempotency key. The guard is made before the first of these is taken, and ends when the call's outcome is recorded.
 pub(super) struct CallGuard {
     config: Arc<RuntimeConfig>,
     ledger: Ledger,
@@ -47,7 +50,8 @@ pub(super) struct CallGuard {
     pub(super) charged: bool,
     breaker: BreakerPermit,
     limits: Option<CallPermit>,
-    /// The intent; `None` until it is on disk, if Iluma does not charge for the call, and once the call is settled.
+    /// The intent. It is `None` before the intent is on disk, after the call is settled, and for a call that Iluma does
+    /// not charge for.
     booking: Option<Booking>,
     /// The claim of the request's idempotency key, if the request has one.
     claim: Option<Box<ClaimGuard>>,
@@ -126,8 +130,8 @@ impl CallGuard {
         Box::pin(self.repeat(*again, sent)).await
     }
 
-    /// Waits a moment, and repeats the call. Returns `sent`, the result of the first attempt, if the limits leave no
-    /// room.
+    /// Waits about 100 ms, then repeats the call and returns the new result. If the limits refuse the repetition,
+    /// returns `sent`, the result of the first attempt.
     async fn repeat(
         &self,
         again: Outgoing,
@@ -212,7 +216,7 @@ impl CallGuard {
         } else if let Some(answer) = answer.filter(|_| status.is_success() && self.route.spec().settles) {
             self.settle_by(&account, answer);
         }
-        // KTP reports the rate limit with a status that does not show it.
+        // KTP reports its rate limit with status 400, so only the body shows the limit.
         if status == StatusCode::BAD_REQUEST {
             if answer.is_some_and(Answer::is_rate_limited) { self.refused() } else { self.accepted() }
         }

@@ -14,30 +14,31 @@ pub(super) enum CallReference {
     /// The call has no reference that the ledger needs.
     #[default]
     None,
-    /// The call makes a record with this reference, which already has the prefix if the account adds one.
+    /// The call makes a record with this reference. If the account adds prefixes, the text includes the prefix.
     Known(String),
-    /// The call makes a record, and its body is streamed. The reference gets this prefix, and is in the outcome once it
-    /// was read from the body.
+    /// The call makes a record, and its body is streamed. Once the reference was read from the body, it is in the
+    /// `Outcome`, without this prefix. Iluma gets it with the prefix.
     Streamed(ReferencePrefix, Arc<Outcome>),
-    /// The call is a GET of a record that no known answer has named. The answer that named it may be lost, so the
-    /// record's reference may settle the call that made the record.
+    /// The call is a GET of a record whose id is in no answer that this gateway knows. The answer of the call that made
+    /// the record may be lost. So the record's reference may settle that call.
     Unanswered,
 }
 
 impl CallReference {
-    /// Returns the reference of a call that makes a record. `json` is the caller's own reference, as JSON text.
-    /// [`Self::None`] if the caller gave none, or an empty one.
+    /// Returns the reference of a call that makes a record. `json` is the caller's own reference, as JSON text. Returns
+    /// [`Self::None`] if the caller gave no reference, an empty one, or one that is no text.
     pub(super) fn of(prefix: Option<&ReferencePrefix>, json: Option<&[u8]>) -> Self {
         prefixed(prefix, json).map_or(Self::None, Self::Known)
     }
 
-    /// Returns the reference of a GET of a record: [`Self::Unanswered`] if no answer has named the record's id.
-    /// `is_named` is true if an answer may have named it.
+    /// Returns the reference of a GET of a record. `is_named` is true if an earlier answer may have contained the
+    /// record's id. Returns [`Self::Unanswered`] if `is_named` is false, else [`Self::None`].
     pub(super) const fn of_get(is_named: bool) -> Self {
         if is_named { Self::None } else { Self::Unanswered }
     }
 
-    /// Makes the end of a streamed body wait until the call's reference is in the ledger.
+    /// Makes the end of a streamed body wait until the call's reference is in the ledger. Does nothing if the body is
+    /// not streamed.
     pub(super) fn write_before_end(&self, referrer: Referrer, account: AccountName, route: RouteName) {
         let Self::Streamed(prefix, outcome) = self else { return };
         let prefix = prefix.clone();

@@ -1,4 +1,4 @@
-//! Callback settings, which belong to the team: none of them reaches Iluma.
+//! Callback settings, which belong to the team. No setting of a team reaches Iluma.
 //!
 //! Invariant: no team ever receives the account's callback token.
 
@@ -41,8 +41,8 @@ pub(super) async fn serve(
     Ok(json(shown.unwrap_or_default().into()))
 }
 
-/// Returns the body of Iluma's own answer to this request; `None` if Iluma does not answer with 200. The shape of this
-/// answer is not documented, so the gateway copies it for its own answer.
+/// Sends a GET of the same path to Iluma, and returns the body of the answer; `None` if Iluma does not answer with 200.
+/// Iluma does not document the shape of this body, so the gateway copies the shape for its own answer.
 async fn upstream_tokens(exchange: &mut Exchange<'_>) -> Option<Bytes> {
     // The call to Iluma contains nothing from the team.
     let target = PathAndQuery::try_from(exchange.route.target.path()).ok()?;

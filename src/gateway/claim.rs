@@ -1,7 +1,10 @@
 //! The claim of an idempotency key. Its guard is made before the claim, and writes the claim's end to state.
 //!
-//! Invariants: a claim has one guard, and ends with it, also if the request is cancelled; a claim without a sent call
-//! ends as free; once the call may have been sent, the claim ends as unknown unless the answer decides its end.
+//! Invariants:
+//! - A claim has one guard, and ends when the guard is dropped, also if the request is cancelled.
+//! - A claim whose call was not sent ends as free.
+//! - Once the call may have been sent, the claim ends as unknown. Exceptions: the answer decides the end, or Iluma is
+//!   known to have processed nothing.
 
 use super::kept_answer::{Decision, KeptAnswer, decide};
 use super::persons_in::persons_in;
@@ -26,20 +29,21 @@ const MOST_ATTEMPTS: usize = 30;
 /// The role of a request with an idempotency key.
 #[derive(Debug)]
 pub(super) enum Idempotency {
-    /// The request makes the call.
+    /// The request is the first with its key, and makes the call.
     Claim(Box<ClaimGuard>),
     /// The request repeats an earlier one. It gets the stored answer if both requests have the same body.
     Repetition(Repetition),
 }
 
-/// A stored answer, and the fingerprint of the body of the repeated request.
+/// The stored answer to the first request, and the fingerprint of the second request's body, which is made while that
+/// body is read.
 #[derive(Debug)]
 pub(super) struct Repetition {
     pub(super) kept: KeptAnswer,
     pub(super) body: Arc<Fingerprinting>,
 }
 
-/// The facts of a request that its claim needs once the answer has arrived.
+/// The facts about a request that its claim needs once the answer has arrived.
 #[derive(Debug, Default)]
 pub(super) struct ClaimedRequest {
     pub(super) body: Arc<Fingerprinting>,
@@ -57,8 +61,8 @@ pub(super) struct ClaimGuard {
     id: ClaimId,
     asked: SystemTime,
     pub(super) request: ClaimedRequest,
-    /// The end that is written if the guard is dropped now; `None` if no end is to be written, because another request
-    /// has the key.
+    /// The end that is written if the guard is dropped now; `None` if another request has the key, so that nothing is
+    /// written.
     end: Option<ClaimEnd>,
     ended: Option<oneshot::Sender<()>>,
 }
@@ -86,7 +90,7 @@ impl ClaimGuard {
         (guard, written)
     }
 
-    /// Drops the guard without an end, because another request has the key.
+    /// Drops the guard and writes no end, because another request has the key.
     pub(super) fn forget(mut self) {
         self.end = None;
     }
@@ -106,7 +110,7 @@ impl ClaimGuard {
         self.end = Some(ClaimEnd::Free);
     }
 
-    /// Ends the claim with the decision about an answer.
+    /// Ends the claim. The answer decides the end.
     pub(super) fn answered(mut self, route: RouteName, received: &Received) {
         self.end = Some(match decide(route, received) {
             Decision::Keep => self.kept(received),
@@ -159,7 +163,7 @@ impl Drop for ClaimGuard {
     }
 }
 
-/// Writes the end of a claim, and retries for half a minute.
+/// Writes the end of a claim to state. While state is unavailable, retries for half a minute.
 pub(super) async fn write_end(state: &State, id: &ClaimId, end: &ClaimEnd) {
     for _ in 0..MOST_ATTEMPTS {
         match state.end_claim(id, end.clone()).await {

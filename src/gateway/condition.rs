@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The condition of the request path at one moment.
 #[derive(Debug, Default)]
 pub struct Condition {
-    /// The endpoints that accounts back off from: account, endpoint, and time until the next probe.
+    /// The endpoints from which accounts are backing off: account, endpoint, and time until the next probe.
     pub backing_off: Vec<(AccountName, Endpoint, Duration)>,
     /// The accounts whose circuit is open: only probes are sent for them.
     pub open_circuits: Vec<AccountName>,

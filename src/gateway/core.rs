@@ -58,9 +58,9 @@ pub struct Parts {
     pub redis: Option<RedisClient>,
     /// The cache's level on disk, if the cache has one.
     pub disk: Option<DiskLevel>,
-    /// Makes person tags.
+    /// The part that makes person tags.
     pub persons: Persons,
-    /// The callback feature.
+    /// The service for callbacks: inbox, deliveries and the teams' URLs.
     pub callbacks: Arc<Callbacks>,
     /// Durable state.
     pub state: State,
@@ -68,11 +68,11 @@ pub struct Parts {
     pub registry: Registry,
     /// The audit log.
     pub audit: AuditLog,
-    /// The counts of clients that sent wrong keys.
+    /// The numbers of wrong keys, counted by client address.
     pub failures: AuthFailures,
     /// The ledger.
     pub ledger: Ledger,
-    /// The nodes that share limits, if there are several.
+    /// The connection to the other nodes for shared limits; `None` if there is only this node.
     pub nodes: Option<Nodes>,
 }
 
@@ -128,7 +128,7 @@ impl Gateway {
     /// counters and limits continue.
     ///
     /// # Errors
-    /// Returns the errors of [`Gateway::new`]; then everything is unchanged.
+    /// Returns the errors of [`Gateway::new`]. After an error everything is unchanged.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.config.load_full();
         let environment = Environment {
@@ -145,12 +145,13 @@ impl Gateway {
         Ok(())
     }
 
-    /// Closes upstream connections that carry no request. It is called before the process ends.
+    /// Closes the connections to Iluma that carry no request, before the process ends.
     pub fn close(&self) {
         self.config.load().upstream.close();
     }
 
-    /// Closes idle upstream connections, and reports time-dependent numbers to metrics. It is called from time to time.
+    /// Closes idle connections to Iluma, and reports numbers that change with time to metrics. The caller does this at
+    /// intervals.
     pub fn sweep(&self) {
         let config = self.config.load();
         config.upstream.sweep();
@@ -158,14 +159,14 @@ impl Gateway {
         config.report();
     }
 
-    /// Exchanges limits with other nodes, if there are any. It is called once a second.
+    /// Exchanges the use of limits with other nodes, if there are any. The caller does this once a second.
     pub async fn heartbeat(&self) {
         let config = self.config.load_full();
         config.limits.heartbeat().await;
     }
 
-    /// Takes over the back-off of endpoints from the other nodes whenever it changes, until the future is dropped.
-    /// Returns at once if there are no other nodes.
+    /// Waits for changes of the endpoints from which other nodes are backing off, and applies each change here. Goes on
+    /// until the future is dropped. Returns at once if there are no other nodes.
     pub async fn follow_backoff(&self) {
         let Some(nodes) = &self.nodes else { return };
         let mut news = nodes.news();

@@ -23,7 +23,7 @@ pub(super) struct Exchange<'a> {
     pub(super) route: Route,
     pub(super) log: &'a mut RequestLog,
     /// The role of a request with an idempotency key; `None` for a request without a key, and once the request's own
-    /// call is made.
+    /// call has begun.
     pub(super) idempotency: Option<Idempotency>,
     /// The reference of the calls that the request makes from now on.
     pub(super) call: CallReference,

@@ -1,8 +1,10 @@
 //! Answers from the cache, from a call in flight here or on another node, or from Iluma.
 //!
-//! At most one call per cache key is in flight. Exceptions: the request bypasses the cache; it requires an answer that
-//! is newer than any call in flight; Redis is out, so other nodes may make the same call; the answer is only for its
-//! own caller.
+//! At most one call per cache key is in flight, except in these cases:
+//! - A request bypasses the cache.
+//! - A request requires an answer that is newer than any call in flight.
+//! - Redis is out, so other nodes may make the same call.
+//! - An answer is only for its own caller, so the requests that waited for it make calls of their own.
 
 use super::call_guard::{CallGuard, PlannedCall};
 use super::core::Gateway;
@@ -37,8 +39,8 @@ enum Leading {
     Shared(Arc<FetchResult>, JsonTemplate),
     /// Another node's answer is only for its own caller, so this request tries again.
     Again,
-    /// This node makes the call: the leader's duties, and the guard of the call (`None` for health). The value is
-    /// boxed, because the other variants are small.
+    /// This request makes the call. The values are its role as the leader, and the guard of the call (`None` for
+    /// health). They are boxed, because the other variants are small.
     Call(Box<(Lead, Option<CallGuard>)>),
 }
 
@@ -179,7 +181,8 @@ impl Gateway {
     ) -> Option<Hit> {
         let hit = match self.cache.look_up(&request.slot, max_age) {
             Some(hit) => hit,
-            // Without these directives a claim follows, which reads L2 anyway. This saves a Redis command.
+            // Without these directives a claim follows, which reads L2 anyway. Reading L2 here too would cost another
+            // Redis command.
             None if max_age.is_some() || request.directives.only_if_cached => {
                 self.cache.look_further(&request.slot, max_age, &log.redis).await?
             }

@@ -169,8 +169,9 @@ impl Gateway {
         (received, took)
     }
 
-    /// Connects a pending bank request with its result. It is called when either of the two is stored. Returns the
-    /// cache slot of the request and its new entry; `None` if one of the two is missing.
+    /// Stores the result of a pending bank request in the request's cache slot. It acts after "pending" was stored, and
+    /// after the final answer to a GET was stored. Returns the slot and its new entry; `None` if the pending request or
+    /// its result is not known here, and for any other answer.
     async fn settle_pending(
         &self,
         account: &Account,
@@ -196,11 +197,11 @@ impl Gateway {
     }
 }
 
-/// The parts of an answer that its other callers, the cache and state need.
+/// The parts of an answer that other waiting requests, the cache and state need.
 struct Read {
     /// The body as a template for any caller's reference.
     template: JsonTemplate,
-    /// False if the answer quotes data of its own caller.
+    /// False if the answer quotes data of the request that made the call. No other request may get such an answer.
     is_shared: bool,
     /// Iluma's id, if the answer is a record.
     id: Option<String>,

@@ -1,4 +1,4 @@
-//! A request that the cache may answer, with the call that answers it otherwise.
+//! A request that the cache may answer, and its call to Iluma for the case that the cache does not.
 
 use super::call_reference::CallReference;
 use super::owners::Requester;
@@ -34,7 +34,7 @@ pub(super) struct FetchRequest {
     pub(super) prefix: Option<ReferencePrefix>,
     /// The reference by which the ledger may settle the call.
     pub(super) call: CallReference,
-    /// The reason for a bypass of the cache, if any.
+    /// The reason why the request bypasses the cache; `None` if it does not.
     pub(super) bypass: Option<&'static str>,
 }
 

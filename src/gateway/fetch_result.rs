@@ -12,9 +12,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that a callback waits for the answer that it has overtaken.
+/// The time for which the body of a callback is kept, because a callback may arrive before the answer to its POST.
 const OVERTAKING_LIFETIME: Duration = Duration::from_secs(5);
-/// The largest total size in bytes of the bodies of callbacks that arrived before the answer to their POST.
+/// The largest total size in bytes of the kept bodies of callbacks.
 const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 
 /// The result of one call, for every request that waits for it.
@@ -41,7 +41,7 @@ pub(super) struct FetchResult {
 /// The outcome of one call, for every request that waits for it.
 pub(super) type Fetched = Result<Arc<FetchResult>, CallError>;
 
-/// The answer to a request that joined a call.
+/// The answer to a request, by its source: the cache, the request's own call, or another request's call.
 pub(super) enum Joined {
     Hit(Hit),
     /// The answer to the request's own call.
@@ -56,17 +56,17 @@ impl FetchResult {
         self.entry.as_ref().is_some_and(|entry| !entry.pending)
     }
 
-    /// Returns true if Iluma reports a failure of its own.
+    /// Returns true if the answer is a 5xx: Iluma failed.
     pub(super) fn is_failure(&self) -> bool {
         self.answer.status.is_server_error()
     }
 }
 
-/// Results that arrived by callback before their POST was answered, by account and id. They are personal data, so they
-/// are kept no longer than an erasure may take.
+/// The bodies of recent callbacks, by account and record id. A callback may arrive before the answer to its POST. The
+/// bodies are personal data that an erasure does not delete, so they are kept for a few seconds only.
 pub(super) type OvertakingCallbacks = moka::sync::Cache<(AccountName, String), Bytes>;
 
-/// Builds the empty store.
+/// Builds an empty store for the bodies of recent callbacks.
 pub(super) fn no_overtaking_callbacks() -> OvertakingCallbacks {
     let weight = |_: &(AccountName, String), body: &Bytes| u32::try_from(body.len()).unwrap_or(u32::MAX);
     OvertakingCallbacks::builder()
@@ -121,7 +121,8 @@ pub(super) fn for_other_nodes(outcome: &Fetched) -> SharedResult {
     }
 }
 
-/// The duties of the leader, which makes the call for all requests that wait for it.
+/// The role of the leader. It makes the call, and then passes the result to all requests that wait for it, here and at
+/// other nodes.
 pub(super) struct Lead {
     pub(super) leader: Leader<Fetched>,
     /// The lease that keeps other nodes from making the same call; `None` if this node has no lease, for example while

@@ -1,4 +1,4 @@
-//! Iluma's health, which has no account and needs no key.
+//! The handler of Iluma's health, a request that needs no key and belongs to no account.
 
 use super::core::Gateway;
 use super::fetch_request::FetchRequest;

@@ -23,7 +23,7 @@ use std::time::Duration;
 /// The longest time for which an answer waits until the end of its claim is in state.
 const CLAIM_END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves a request, by its idempotency key if it has one and the row takes keys.
+/// Serves a request. If it has an idempotency key, and its row of the route table takes keys, the key is claimed first.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -86,7 +86,8 @@ fn identity(method: &Method, exchange: &Exchange<'_>, headers: &HeaderMap) -> [u
     hash.finalize().into()
 }
 
-/// Returns the request with a body that is fingerprinted while it is read, and the fingerprint.
+/// Returns the request with a body that is fingerprinted while it is read. The second value gets the fingerprint at the
+/// end of the body.
 fn fingerprinted(
     exchange: &Exchange<'_>,
     request: Request<Incoming>,
@@ -98,8 +99,8 @@ fn fingerprinted(
     (Request::from_parts(parts, body), fingerprint)
 }
 
-/// Returns the stored answer for a repeated request, whose body the caller still has to compare. Returns an error if no
-/// answer is stored.
+/// Returns the stored answer for a repetition. The caller must still compare the bodies of the two requests. Returns an
+/// error if no answer is stored.
 fn repeated(claimed: Claimed) -> Result<KeptAnswer, KeyConflict> {
     match claimed {
         Claimed::Answered(content) => KeptAnswer::decode(content).ok_or(KeyConflict::NotKept),

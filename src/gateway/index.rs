@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use maud::{DOCTYPE, html};
 use serde::Serialize;
 
-/// The sentence that says what the gateway is.
+/// The text that describes the gateway.
 const ABOUT: &str = "A gateway to the API of Iluma for the teams of this company. Calls work as at Iluma: change the base URL \
                      and the key. To receive callbacks, set their URL here again.";
 /// The path of the team portal. It is shown if the route table has it.

@@ -10,13 +10,13 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::header::{CONTENT_DISPOSITION, CONTENT_LANGUAGE, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// The largest body that is kept: Iluma's answers have a few kilobytes.
+/// The largest body in bytes that is kept. Iluma's answers have a few kilobytes.
 const LARGEST: usize = 256 << 10;
 
 /// The header fields that are kept with an answer's body.
 const FIELDS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_DISPOSITION, LOCATION];
 
-/// The version of the format.
+/// The version of the stored format.
 const VERSION: u8 = 1;
 
 /// The decision about an answer to a request with an idempotency key.
@@ -30,8 +30,8 @@ pub(super) enum Decision {
     Unknown,
 }
 
-/// Decides if repetitions get an answer. Billable answers, accepted submissions and refusals of the request itself are
-/// kept.
+/// Decides if repetitions get the received answer. Billable answers, accepted submissions and refusals of the request
+/// itself are kept.
 pub(super) fn decide(route: RouteName, received: &Received) -> Decision {
     let status = received.collected.status;
     let charge = ledger::charge_outcome(route, status.as_u16(), Some(&received.answer));

@@ -1,8 +1,10 @@
-//! The record owners that this process has written, and need not write again for some time.
+//! The record owners that this process has written. They need not be written again for some time.
 //!
-//! Invariants: a name may be forgotten, and is never confused with another one; memory is bounded, and the names that
-//! are used stay longest. A general cache would need more memory, because it also keeps an order of use and an order of
-//! expiry.
+//! Invariants:
+//! - A name may be forgotten. It is never confused with another name.
+//! - Memory is bounded, and the names that are used stay longest.
+//!
+//! A general cache would need more memory, because it also keeps an order of use and an order of expiry.
 
 use crate::base::uniform_hash::BuildUniform;
 use parking_lot::Mutex;
@@ -31,7 +33,7 @@ impl Hash for OwnerName {
 #[derive(Debug)]
 pub(super) struct KnownOwners {
     shards: [Mutex<Shard>; SHARDS],
-    /// The time after which an owner is written again, in seconds.
+    /// The time in seconds after which a written owner is forgotten, so that it is written again.
     lifetime: u64,
     began: Instant,
 }

@@ -11,8 +11,8 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use std::pin::Pin;
 
-/// The largest streamed answer that is read for its charge. A longer one leaves the outcome unknown. Iluma's answers
-/// have a few kilobytes.
+/// The largest streamed answer in bytes that is kept to settle its call. The outcome of a call with a longer answer is
+/// unknown. Iluma's answers have a few kilobytes.
 const LARGEST_LOOK: usize = 256 << 10;
 
 /// Reads an answer while it is streamed, and settles its call at the end.
@@ -52,8 +52,8 @@ impl ResponseObserver {
         }
     }
 
-    /// Settles the call at the end of the body; `whole` is false if the body was cut off. The returned future ends once
-    /// the outcome is in the ledger; an outcome that can't be written now is kept, and the answer is still sent.
+    /// Settles the call at the end of the body. `whole` is false if the body was cut off. The returned future ends once
+    /// the outcome is in the ledger. If the outcome can't be written now, it is kept for later, and the future ends.
     pub(super) fn close(mut self: Box<Self>, whole: bool) -> Booked {
         let body = self.seen.split().freeze();
         let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };
@@ -63,8 +63,8 @@ impl ResponseObserver {
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
-    /// Settles the call by an answer that was read whole elsewhere; `None` if it could not be read. The returned future
-    /// ends once the outcome is in the ledger.
+    /// Settles the call by an answer that the caller has read whole. `answer` is `None` if it could not be read. The
+    /// returned future ends once the outcome is in the ledger.
     pub(super) fn read_whole(mut self: Box<Self>, answer: Option<&Answer>) -> Booked {
         self.guard.whole(self.status, answer);
         let ledger = self.guard.ledger().clone();

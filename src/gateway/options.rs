@@ -1,4 +1,4 @@
-//! OPTIONS: answers with the methods of the rows for a path, and sends nothing.
+//! OPTIONS: answers with the methods that the route table has for a path, and sends nothing to Iluma.
 
 use super::runtime::RuntimeConfig;
 use crate::iluma::routes::Route;
@@ -6,7 +6,7 @@ use crate::reply::ReplyBody;
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Response, StatusCode};
 
-/// Answers with the methods of the path.
+/// Answers with the methods that the route table has for the path, in the header `allow`.
 pub(super) fn serve(config: &RuntimeConfig, route: &Route) -> Response<ReplyBody> {
     let mut methods = config.table.methods(&route.target).unwrap_or_default();
     if methods.contains(&Method::GET) {

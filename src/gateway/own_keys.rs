@@ -1,7 +1,9 @@
 //! `POST /_gateway/keys/rotate`: a team replaces the key of its request, or the key of its session.
 //!
-//! Invariants: the order runs to its end even if its client leaves; the audit log has an entry before the order begins,
-//! and its outcome after the order has ended; the entry has the team's name in place of an operator token's name.
+//! Invariants:
+//! - The order runs to its end even if its client leaves.
+//! - The audit log gets an entry before the order begins, and the outcome after the order has ended.
+//! - The entry has the team's name where an operator's order has the name of a token.
 
 use super::authentication::{Credentials, authenticate, may_have_session, session};
 use super::exchange::Exchange;
@@ -56,7 +58,7 @@ pub(super) async fn rotate(
     Ok(of_parts(status, headers, ReplyBody::full(body.into())))
 }
 
-/// Rotates a key, with an entry in the audit log. If the entry can't be written, nothing is done.
+/// Rotates a key, with an entry in the audit log. If the entry can't be written, the key is not rotated.
 async fn audited(
     audit: &AuditLog,
     peer: Option<String>,

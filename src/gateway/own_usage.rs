@@ -54,7 +54,7 @@ struct Span {
     routes: BTreeMap<String, Counts>,
 }
 
-/// A span with each of its days that has calls.
+/// A span of days, with the counts of each day that has calls.
 #[derive(Serialize)]
 struct Period {
     #[serde(flatten)]
@@ -72,7 +72,8 @@ struct Asked {
 }
 
 /// Answers with the team's own limits, and with its usage of today, of this month, and of the days that the query
-/// names. If `accept` names CSV, answers with the rows of those days instead.
+/// names. If `accept` names CSV, answers instead with the ledger's rows of the days in the query, by default of this
+/// month.
 pub(super) async fn serve(exchange: Exchange<'_>, accepted: &HeaderMap) -> Result<Response<ReplyBody>, Rejection> {
     let Exchange { gateway, config, tenant, route, .. } = exchange;
     let today = gateway.ledger.today();
@@ -132,8 +133,8 @@ fn answered(content_type: &'static str, body: Vec<u8>, is_complete: bool) -> Res
     of_parts(StatusCode::OK, headers, ReplyBody::full(body.into()))
 }
 
-/// Reads the days `from` and `to` of a query, both included. Without `to` the last day is today. Without `from` the
-/// first day is the first one of the last day's month. `None` if the query is malformed.
+/// Reads the days `from` and `to` of a query, both included. Without `to`, the last day is today. Without `from`, the
+/// first day is the 1st of the last day's month. Returns `None` if the query is malformed.
 fn asked(query: &str, today: Day) -> Option<Asked> {
     let (mut from, mut to) = (None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

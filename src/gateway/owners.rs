@@ -1,8 +1,10 @@
 //! Owners of records: written before an answer is sent, read before a record is shown.
 //!
-//! Invariants: a team that receives an id owns it durably before it receives the answer, or as soon as state can be
-//! written again; a record's newest reference is written shortly afterwards, because a hit must not wait for a disk
-//! each time; no data that is kept here for long reveals a reference or an id.
+//! Invariants:
+//! - A team that receives a record's id is stored as an owner before it receives the answer. If state can't be written,
+//!   the owner is stored as soon as it can.
+//! - A record's newest reference is stored shortly after the answer, because a hit must not wait for a disk each time.
+//! - This process remembers stored owners and references only as hashes, which reveal no reference and no id.
 
 use super::known_owners::{KnownOwners, OwnerName};
 use crate::base::name::{AccountName, TenantName};
@@ -18,9 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, mpsc, watch};
 
-/// The largest number of owners and newer references that wait to be written.
+/// The largest number of owners and newer references in the queue for later writes.
 const MOST_LATE: usize = 4096;
-/// The largest number of owners and references that are written at the same time.
+/// The largest number of queued owners and references that are written at the same time.
 const MOST_TOGETHER: usize = 256;
 /// The pause before state is written again after a failure.
 const REST: Duration = Duration::from_secs(1);
@@ -59,7 +61,7 @@ pub(super) struct Owners {
     waiting: Mutex<mpsc::Receiver<Owning>>,
     sent: AtomicU64,
     written: watch::Sender<u64>,
-    /// True while waiting owners can't be written, so that no request waits for them.
+    /// True while the owners in the queue can't be written. Then no request waits for them.
     stalled: AtomicBool,
 }
 
@@ -81,13 +83,12 @@ impl Owners {
         }
     }
 
-    /// Returns the number of owners that need not be written again.
+    /// Returns the number of owners that this process remembers as written.
     pub(super) fn known(&self) -> u64 {
         self.known.count()
     }
 
-    /// Writes waiting owners as they arrive. An owner that can't be written is retried until state can be written
-    /// again.
+    /// Writes the owners in the queue as they arrive. While state is unavailable, retries once a second.
     pub(super) async fn keep(&self) {
         let mut waiting = self.waiting.lock().await;
         let mut group = Vec::new();

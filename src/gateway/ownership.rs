@@ -1,7 +1,7 @@
 //! The ownership of a record, and a team's view of Iluma's answer about it.
 //!
-//! Invariants: a record of another team is answered like one that does not exist, after the same call to Iluma, with
-//! the same bytes.
+//! Invariant: a record of another team gets the same answer as a record that does not exist, after the same call to
+//! Iluma, and with the same bytes.
 
 use super::core::Gateway;
 use super::exchange::Exchange;
@@ -20,7 +20,7 @@ use crate::upstream::Collected;
 use bytes::Bytes;
 use http::Response;
 
-/// The owner of a record, as far as state knows it before Iluma is called.
+/// The owner of a record according to state, which is read before Iluma is called.
 pub(super) enum Known {
     /// The team is an owner.
     Own(Owner),
@@ -31,7 +31,8 @@ pub(super) enum Known {
 }
 
 impl Known {
-    /// Returns true if an answer may have named the record: the record has an owner, or state can't be read.
+    /// Returns true if an earlier answer may have contained the record's id: the record has an owner, or state can't be
+    /// read.
     pub(super) const fn is_named(&self) -> bool {
         match self {
             Self::Unknown { taken: false } => false,
@@ -75,8 +76,8 @@ impl Exchange<'_> {
         Known::of(owners.of_in_time(&tenant.name, &tenant.account, id, &self.log.redis).await)
     }
 
-    /// Checks that the team owns the record in the path, by a GET of that record. Returns `None` if the team owns it,
-    /// and the refusal "not found" if not. If Iluma fails, the owner is not known: returns the response about this
+    /// Checks that the team owns the record in the path, by a GET of that record. Returns `Ok(None)` if the team owns
+    /// it, and the refusal "not found" if not. If Iluma fails to answer, returns the response that reports this
     /// failure.
     pub(super) async fn check_owner(&mut self) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = self.route.record.clone().ok_or(Rejection::Internal)?;
@@ -136,8 +137,8 @@ impl Exchange<'_> {
 }
 
 impl Gateway {
-    /// Makes the team an owner of the record in an answer from the cache, and makes the callback that a call would have
-    /// caused.
+    /// Makes the team an owner of the record in an answer from the cache. For a final answer, also creates the callback
+    /// that Iluma would have sent after a call.
     pub(super) async fn own_hit(&self, requester: &Requester, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
         let Entry { id: Some(id), pending, tags, body, .. } = &*hit.entry else { return };
         self.owners.own(requester, Owned { id, reference, awaits: *pending, tags }, redis).await;

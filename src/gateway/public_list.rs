@@ -1,4 +1,4 @@
-//! A public list, which is the same for every tenant of an account.
+//! The handler of a public list, which is the same for every tenant of an account.
 
 use super::cached_request::bypassed;
 use super::exchange::Exchange;

@@ -1,4 +1,4 @@
-//! Records by id, or a list of the team's own records.
+//! The handler of a GET of a record by its id, or of a list of the team's own records.
 
 use super::call_reference::{CallReference, answered};
 use super::exchange::Exchange;
@@ -64,7 +64,7 @@ async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Respons
     page(exchange, answer, text.as_deref()).await.map(|(page, _)| page)
 }
 
-/// Returns a page of a list with the team's own records, and true if there are any.
+/// Returns the answer for a list, with only the team's own records. The second value is true if there is such a record.
 async fn page(
     exchange: &Exchange<'_>,
     answer: Collected,
@@ -91,8 +91,8 @@ async fn page(
     Ok((with_body(answer, page), !kept.is_empty()))
 }
 
-/// Settles the calls that made the team's records in a list. A record that no answer is known to have named settles its
-/// call by the reference. The other records settle their calls by their ids.
+/// Settles the calls that made the team's records in a list. A record without a known owner settles its call by the
+/// reference, because the answer of that call may be lost. Any other record settles its call by its id.
 async fn settle(exchange: &Exchange<'_>, prefix: &ReferencePrefix, list: &List) {
     let (gateway, Tenant { name, account, .. }) = (exchange.gateway, exchange.tenant);
     let Some(route) = exchange.route.name.made_by() else { return };

@@ -10,8 +10,8 @@ use crate::upstream::{Outgoing, OutgoingBody};
 use http_body_util::BodyExt as _;
 use std::time::Duration;
 
-/// The number of bytes by which a repetition may be longer than the first request: the framing of multipart bodies
-/// differs.
+/// The number of bytes by which a repetition may be longer than the first request. The boundaries and part headers of
+/// multipart bodies may differ.
 const FRAMING: u64 = 64 << 10;
 
 impl Exchange<'_> {

@@ -138,8 +138,8 @@ fn bare(status: StatusCode, content_type: Option<&HeaderValue>, body: ReplyBody)
     of_parts(status, headers, body)
 }
 
-/// Returns true for a success or a 404. If such an answer shows the team no record, the team has no such record. Any
-/// other status is a failure of Iluma.
+/// Returns true for a success or a 404. If such an answer has no record that the team may see, the team has no such
+/// record. Returns false for any other status, which is a failure of Iluma.
 pub(super) fn is_absent(answer: &Collected) -> bool {
     answer.status.is_success() || answer.status == StatusCode::NOT_FOUND
 }
@@ -159,7 +159,8 @@ pub(super) fn stripped(mut answer: Collected, stripper: &PrefixStripper) -> Resp
     with_body(answer, body)
 }
 
-/// Removes the request's headers that would make the answer specific to this caller, or unreadable.
+/// Removes the request's headers that would make the answer specific to this caller, or unreadable. Asks for an answer
+/// without a content encoding.
 pub(super) fn readable(headers: &mut HeaderMap) {
     reference::forwardable_request(headers);
     for name in [

@@ -1,7 +1,7 @@
 //! The log line and the counts of one request, also of a cancelled one.
 //!
-//! Invariant: every request leaves exactly one line and one count. A request log begins as 499, "the client hung up",
-//! and keeps that unless the whole answer was passed to the client's connection.
+//! Invariant: every request leaves exactly one line and one count. A log begins with status 499, "the client hung up".
+//! It keeps this status unless the whole answer was passed to the client's connection.
 
 use super::observer::{Booked, ResponseObserver};
 use super::request_span::{Answered, RequestSpan};
@@ -37,7 +37,7 @@ use uuid::Uuid;
 /// The status for a client that hung up. nginx uses the same number, so common dashboards know it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The destinations of request logs.
+/// The destinations of a request's log line, metrics and spans.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     /// The access log.
@@ -61,7 +61,7 @@ pub(super) struct RequestLog {
     pub(super) secure: bool,
     tenant: Option<TenantName>,
     tally: Option<Arc<Tally>>,
-    /// The index of the tenant.
+    /// The index of the tenant; `None` while no tenant is known.
     pub(super) tenant_index: Option<usize>,
     time: SystemTime,
     started: Instant,
@@ -76,7 +76,7 @@ pub(super) struct RequestLog {
     upload: Option<Arc<Progress>>,
     response_bytes: u64,
     permit: Option<Arc<Permit>>,
-    /// The observer of a streamed answer whose body decides the call's charge.
+    /// The observer of a streamed answer, if the answer's body decides the outcome of a call.
     pub(super) observer: Option<Box<ResponseObserver>>,
     _in_flight: Counted,
     pub(super) route: RouteName,
@@ -160,8 +160,8 @@ impl RequestLog {
         self.permit.clone()
     }
 
-    /// Sets the pattern of the request's path, with its method, if the request has a span; `pattern` is called only
-    /// then.
+    /// Sets the method and the path pattern of the route table on the request's span. If the request has no span,
+    /// `pattern` is not called.
     pub(super) fn matched(&mut self, pattern: impl FnOnce() -> Option<Arc<str>>) {
         if let Some(span) = &mut self.span {
             span.pattern = pattern();
@@ -181,7 +181,7 @@ impl RequestLog {
         self.upstream_took.is_some()
     }
 
-    /// Sets the progress of the streamed body.
+    /// Sets the progress of the request's streamed body, which counts the body's bytes.
     pub(super) fn upload(&mut self, progress: Option<Arc<Progress>>) {
         self.upload = progress;
     }
@@ -212,7 +212,8 @@ impl RequestLog {
         &self.metrics
     }
 
-    /// Records a piece of the answer. Returns true if the piece is the last one, or if `ended` is true.
+    /// Records a piece of the answer; `None` is the end. `ended` is true if no further piece follows. Returns true if
+    /// the answer ends here, whole or cut off.
     fn sees(&mut self, piece: &mut Piece, ended: bool) -> bool {
         match piece {
             Some(Ok(frame)) => {
@@ -238,7 +239,7 @@ impl RequestLog {
         }
     }
 
-    /// Returns the answer with a body that owns the log, and writes the log line when it is dropped.
+    /// Returns the answer with a body that owns the log. When this body is dropped, the log line is written.
     pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<LoggedBody> {
         let (mut parts, body) = response.into_parts();
         parts.headers.insert(request_id::HEADER, self.id_header.clone());
@@ -319,7 +320,8 @@ struct Next {
     piece: Piece,
     /// True for the last piece.
     ends: bool,
-    /// The future for which the last piece waits.
+    /// The future for which the last piece waits: it ends once the call's outcome is in the ledger. `None` if there is
+    /// nothing to wait for.
     booked: Option<Booked>,
 }
 

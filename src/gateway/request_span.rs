@@ -1,4 +1,4 @@
-//! The spans of one team's request, if its trace is sampled: the request, and the call that it made.
+//! The spans of one request, if its trace is sampled: a span for the request, and one for each call to Iluma.
 
 use crate::base::name::TenantName;
 use crate::iluma::route_name::RouteName;
@@ -17,7 +17,7 @@ pub(super) struct RequestSpan {
     pub(super) pattern: Option<Arc<str>>,
 }
 
-/// The end of a request, as its span shows it.
+/// The facts about a request that its span gets at the end.
 pub(super) struct Answered<'a> {
     pub(super) began: SystemTime,
     pub(super) took: Duration,
@@ -66,7 +66,7 @@ impl RequestSpan {
         self.open.end(Ended { kind: SpanKind::Server, name, began, took, attributes, is_error });
     }
 
-    /// Returns the method and the path pattern as attributes.
+    /// Returns the method and the path pattern as attributes; no attributes if no row of the route table fits.
     fn route(&self) -> Vec<(&'static str, opentelemetry::Value)> {
         let parts = self.pattern.as_deref().and_then(|pattern| pattern.split_once(' '));
         parts.map_or_else(Vec::new, |(method, path)| {

@@ -41,7 +41,8 @@ pub(super) struct RuntimeConfig {
     pub(super) redis_timeout: Duration,
     /// The contact that refusals name.
     pub(super) contact: Option<String>,
-    /// Headers that are sent in addition to the canonical ones on rows with shared answers.
+    /// The clients' headers that operators allow on rows whose answers may be shared. They are sent to Iluma in
+    /// addition to the gateway's own headers.
     pub(super) forward_headers: Vec<HeaderName>,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,
@@ -163,7 +164,7 @@ impl RuntimeConfig {
         quotas.filter(|state| state.limit == Limit::BudgetMonth).map(|state| state.used).sum()
     }
 
-    /// Reports time-dependent numbers to metrics.
+    /// Reports numbers that change with time to metrics: quotas, circuits and back-offs.
     pub(super) fn report(&self) {
         (0..self.metrics.len()).for_each(|index| self.report_quotas(index, None));
         for (index, account) in self.accounts.iter().enumerate() {

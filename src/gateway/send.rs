@@ -114,7 +114,7 @@ impl Exchange<'_> {
         Ok(received)
     }
 
-    /// Admits a call and makes it. A call that outlives its client keeps the client's slot in flight.
+    /// Admits a call and makes it. A call that outlives its client keeps the client's slot in flight occupied.
     async fn make<T, F>(
         &mut self,
         route: RouteName,
@@ -164,7 +164,7 @@ impl Exchange<'_> {
     }
 }
 
-/// The result of a call that may have to be finished without its request.
+/// The result of a call, which may have to be finished after its request has ended.
 trait Outlive: Send + 'static {
     fn outlive(self) -> impl Future<Output = ()> + Send;
 }

@@ -36,7 +36,8 @@ impl Gateway {
             .offer(slot, CacheCandidate { status: collected.status, content_type, answer, spliced: template, tags })
     }
 
-    /// Learns results from callbacks as they arrive: a final answer replaces "pending" in the cache.
+    /// Stores the results in callbacks as they arrive: a final answer replaces "pending" in the cache. Returns once
+    /// `arrivals` is closed.
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
             let received = Received::new(from_callback(body.clone()), &self.persons);

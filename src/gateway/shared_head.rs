@@ -15,27 +15,28 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", en
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// The client's request head, with the decision about a bypass. The head for Iluma is built from it only if there is a
-/// call.
+/// The client's request head, with the decision whether the request bypasses the cache. The head for Iluma is built
+/// only if there is a call.
 #[derive(Debug)]
 pub(super) struct SharedHead<'a> {
     sent: &'a HeaderMap,
     /// The additional headers that the operator allows to be forwarded.
     forwarded: &'a [HeaderName],
     content_type: ContentType,
-    /// The reason why the answer must be neither cached nor shared, if any.
+    /// The reason why the answer must be neither cached nor shared; `None` if it may be.
     pub(super) bypass: Option<&'static str>,
 }
 
 impl<'a> SharedHead<'a> {
-    /// Judges the head of a request with a body.
+    /// Decides by the head of a request with a body whether the answer may be cached and shared.
     pub(super) fn of(sent: &'a HeaderMap, forwarded: &'a [HeaderName]) -> Self {
         let content_type = content_type(sent);
         let is_unclear = content_type == ContentType::Unclear || sent.contains_key(CONTENT_ENCODING);
         Self::judged(sent, forwarded, content_type, is_unclear)
     }
 
-    /// Judges the head of a GET: it has no body, so its content type has no meaning.
+    /// Decides by the head of a GET whether the answer may be cached and shared. A GET has no body, so its content type
+    /// has no meaning.
     pub(super) fn of_get(sent: &'a HeaderMap, forwarded: &'a [HeaderName]) -> Self {
         Self::judged(sent, forwarded, ContentType::None, sent.contains_key(CONTENT_ENCODING))
     }
@@ -96,9 +97,9 @@ fn copy(from: &HeaderMap, name: &HeaderName, to: &mut HeaderMap) {
 #[derive(Debug, PartialEq, Eq)]
 enum ContentType {
     None,
-    /// All servers read the body in the same way.
+    /// A content type for which all servers read the body in the same way. The value is its canonical form.
     Canonical(HeaderValue),
-    /// Servers may read the body in different ways.
+    /// A content type for which servers may read the body in different ways, or more than one content type.
     Unclear,
 }
 

@@ -80,7 +80,7 @@ struct Prepared {
     outcome: Option<Arc<Outcome>>,
 }
 
-/// Adds the prefix to the reference, in the body or the query.
+/// Makes a submission ready: adds the prefix to the reference, in the body or the query.
 async fn prepare(
     exchange: &mut Exchange<'_>,
     prefix: ReferencePrefix,
@@ -118,7 +118,7 @@ async fn prepare(
     Ok(prepared)
 }
 
-/// Answers for an account that prefixes references.
+/// Builds the answer for an account that prefixes references, and makes the team an owner of the record.
 async fn answered(
     exchange: &Exchange<'_>,
     received: Received,
@@ -142,7 +142,8 @@ async fn answered(
     Ok(with_body(collected, body))
 }
 
-/// Answers for an account that does not prefix references. Only state knows the owner of the record then.
+/// Builds the answer for an account that does not prefix references, and makes the team an owner of the record. Only
+/// state knows the owner then, because the reference does not name the team.
 async fn answered_unprefixed(exchange: &Exchange<'_>, received: Received) -> Result<Response<ReplyBody>, Rejection> {
     let none = ReferencePrefixes::of([]);
     if let Some(Record { id: Some(id), reference, .. }) =

@@ -1,8 +1,8 @@
 //! Answers of Iluma, each of which is parsed once, when it arrives.
 //!
-//! The cache, the ledger, owners, erasure and the reference prefix each take their part from an [`Answer`]; no other
-//! code reads its body again. Status words, ids and the position of the reference are defined once, here. A repeated
-//! member of an object has no clear value, because parsers differ about which one counts.
+//! The cache, the ledger, owners, erasure and the reference prefix all use the same [`Answer`]; no other code parses
+//! the body again. Status words, ids and the position of the reference are defined only here. A member that an object
+//! repeats has no clear value, because parsers differ about which of its values counts.
 
 use super::person::{Persons, Tag};
 use super::record_id;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 
-/// A status word of Iluma's, in any letter case.
+/// The status of a record, from the member `status` of an answer. The letter case of the word makes no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Iluma has not begun to process the request.
@@ -23,7 +23,7 @@ pub enum Status {
     WaitingOnBank,
     /// A capture is being repeated.
     RecapturePending,
-    /// The request ended with a result (v1).
+    /// The request ended with a result; version 1 of the API uses this word.
     Success,
     /// The request ended with a result.
     Completed,
@@ -33,7 +33,7 @@ pub enum Status {
     Failed,
     /// The word is unknown to the gateway.
     Other,
-    /// The status is no text.
+    /// The value of `status` is not a JSON string.
     NotText,
 }
 
@@ -88,15 +88,15 @@ impl Status {
 /// The reason of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Iluma could not reach its source; it does not charge for that.
+    /// Iluma could not reach its data source, and does not charge for the request.
     TemporaryNetworkError,
-    /// The bank has no such account: this is a result.
+    /// The bank has no such account. This counts as a result, so Iluma charges for it.
     BankAccountNotFound,
     /// Another reason.
     Other,
 }
 
-/// The result of a search. Iluma gives it as a boolean or as text.
+/// The result of a search: the member `result.is_found` of an answer, as a boolean or as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// The answer has no member `result`.
@@ -119,7 +119,7 @@ pub struct Answer {
 
 #[derive(Debug, Clone)]
 enum Shape {
-    /// The body is not JSON, or not in UTF-8.
+    /// The body is JSON, and is not an object. The value is true if the body is a list.
     NotJson,
     /// The body is JSON, and is not an object. The value is true for a list.
     Json(bool),
@@ -135,7 +135,8 @@ struct Object {
     found: Found,
     /// True if `result` or the answer itself has a member `need_review`.
     needs_review: bool,
-    /// True if the list `results` is empty, false if it has objects; `None` if the answer has no such list.
+    /// True if the list `results` is empty, false if it has only objects. `None` if there is no such list, or if one of
+    /// its items is not an object.
     results: Option<bool>,
     /// True if the object has no members.
     is_empty: bool,
@@ -145,7 +146,7 @@ struct Object {
     is_rate_limited: bool,
     /// The value of `reference_id`, as JSON text.
     reference: Option<Bytes>,
-    /// The object as a template for any reference; `None` if it names its reference twice.
+    /// The object as a template into which any reference can be inserted; `None` if `reference_id` is repeated.
     template: Option<JsonTemplate>,
     has_reference: bool,
     /// True if any member is repeated.
@@ -235,7 +236,7 @@ impl Answer {
         }
     }
 
-    /// Returns true for an object with an `error_code`, whatever its HTTP status is.
+    /// Returns true for an object with an `error_code`, with any HTTP status.
     #[must_use]
     pub fn is_error(&self) -> bool {
         self.object().is_some_and(|object| object.is_error)
@@ -265,21 +266,22 @@ impl Answer {
         Some(self.unambiguous()?.found)
     }
 
-    /// Returns true if the answer has the member `need_review`, whatever its value is. Iluma sends it if the bank
-    /// account is on a blacklist, or is known not to be on one.
+    /// Returns true if the answer or its `result` has the member `need_review`, with any value. Iluma sends the member
+    /// if the bank account is on a blacklist, and also if it is known not to be on one.
     #[must_use]
     pub fn needs_review(&self) -> bool {
         self.object().is_some_and(|object| object.needs_review)
     }
 
-    /// Returns true if the list `results` is empty, false if it has objects, `None` if there is no such list.
+    /// Returns true if the list `results` is empty, false if it has only objects. Returns `None` if there is no such
+    /// list, if one of its items is not an object, or if the body repeats a member.
     #[must_use]
     pub fn has_no_results(&self) -> Option<bool> {
         self.unambiguous()?.results
     }
 
-    /// Returns true for an error that reports an exceeded rate limit. KTP reports it with an HTTP status that does not
-    /// show it.
+    /// Returns true for an error that reports an exceeded rate limit. The HTTP status does not suffice: the route `ktp`
+    /// reports the limit with the status 400.
     #[must_use]
     pub fn is_rate_limited(&self) -> bool {
         self.object().is_some_and(|object| object.is_rate_limited)
@@ -297,8 +299,9 @@ impl Answer {
         self.object()?.reference.as_ref()
     }
 
-    /// Returns the body as a template for any caller's reference. JSON that is no object stays whole for every caller.
-    /// `None` if the body is not JSON, or names the reference twice.
+    /// Returns the body as a template into which any caller's reference can be inserted. `absent` is the treatment of
+    /// an object that has no reference. JSON that is not an object stays unchanged for every caller. Returns `None` if
+    /// the body is not JSON, or repeats `reference_id`.
     #[must_use]
     pub fn template(&self, absent: Absent) -> Option<JsonTemplate> {
         match &self.shape {
@@ -345,7 +348,8 @@ fn has_duplicates(members: &Members<'_>) -> bool {
     names.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// Returns an id in its normal form: a text, or the digits of a number.
+/// Returns an id as text: the content of a JSON string, or the digits of a JSON number. Returns `None` for any other
+/// value, and for an id that is empty or too long.
 fn id(value: &RawValue) -> Option<String> {
     let text = match value.get().as_bytes().first() {
         Some(b'"') => serde_json::from_str(value.get()).ok()?,
@@ -379,7 +383,7 @@ fn found(result: &RawValue) -> Found {
     }
 }
 
-/// Returns true if a result has the member `need_review`, whatever its value.
+/// Returns true if a result has the member `need_review`, with any value.
 fn needs_review(result: &RawValue) -> bool {
     let members = serde_json::from_str::<Members<'_>>(result.get());
     members.is_ok_and(|members| members.0.iter().any(|(name, _)| name == "need_review"))

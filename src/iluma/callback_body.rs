@@ -58,15 +58,15 @@ impl CallbackBody {
     }
 
     /// Returns the tenant that the reference's prefix names, and the rest of the reference as JSON text. The rest is
-    /// `None` if the team gave no reference.
+    /// `None` if the team gave no reference. Returns `None` if the reference has no valid prefix.
     pub fn prefix(&self) -> Option<(TenantName, Option<Bytes>)> {
         let (tenant, own) = self.reference.as_deref()?.split_once(':')?;
         let own = if own.is_empty() { None } else { serde_json::to_vec(own).ok().map(Bytes::from) };
         Some((tenant.parse().ok()?, own))
     }
 
-    /// Returns the body for a team that gave this reference (JSON text with its quotes), or none. Every other byte is
-    /// unchanged.
+    /// Returns the body with the team's own reference, which is JSON text with its quotes. If `reference` is `None`,
+    /// the body has no `reference_id`. Every other byte is unchanged.
     pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         self.template.with(reference)
     }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The subject of a callback: the `type` at Iluma's `/callback/urls`.
+/// The type of a callback, as in the member `type` of Iluma's `/callback/urls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CallbackType {
-    /// Bank account name validation.
+    /// Bank account name validation at the path `bank_account_data_requests`.
     NameValidatorRequest,
-    /// Bank account name validation, under its other name.
+    /// Bank account name validation at the path `bank_account_validation_details`.
     BankNameValidatorDetails,
     /// ID card OCR.
     IdImageOcrRequest,

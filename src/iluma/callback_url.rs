@@ -41,8 +41,8 @@ pub enum UrlError {
     Address,
 }
 
-/// Returns true for an address that no callback may go to: link-local, multicast, unspecified, broadcast or a cloud
-/// metadata service, also if an IPv6 address embeds it.
+/// Returns true for an address that no callback may go to: link-local, multicast, unspecified, broadcast, or the
+/// address of a cloud metadata service. An IPv6 address that embeds such an IPv4 address counts too.
 #[must_use]
 pub fn is_forbidden(address: IpAddr) -> bool {
     match address {
@@ -101,9 +101,9 @@ fn is_forbidden_embedding(address: Ipv6Addr) -> bool {
     }
 }
 
-/// Returns a host in its normal form: in lower case, without a dot at the end, an IPv6 address in brackets and in its
-/// canonical spelling. Returns `None` if it is neither a name nor an address, or if it is an IPv4 address in any other
-/// spelling than four decimal numbers.
+/// Returns a host in its normal form: in lower case, and without a dot at the end. An IPv6 address is in brackets and
+/// in its canonical spelling. Returns `None` if the text is neither a name nor an address, or if it is an IPv4 address
+/// that is not written as four decimal numbers.
 #[must_use]
 pub fn normal_host(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
@@ -126,7 +126,8 @@ pub fn normal_host(text: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Checks that a host in its normal form is not a forbidden address. Names are looked up later, before each connection.
+/// Checks that a host in its normal form is not a forbidden address. A name passes: its addresses are checked before
+/// each connection.
 ///
 /// # Errors
 /// Returns an error if the host is a forbidden address.
@@ -135,8 +136,8 @@ pub fn permitted_host(host: &str) -> Result<(), UrlError> {
     if address.is_ok_and(is_forbidden) { Err(UrlError::Address) } else { Ok(()) }
 }
 
-/// A URL that callbacks may go to, in its normal form: scheme and host in lower case, the host in the form of
-/// [`normal_host`], without the scheme's default port, never with an empty path.
+/// A URL that callbacks may go to, in its normal form. The scheme is in lower case, and the host has the form of
+/// [`normal_host`]. There is no port if it is the scheme's default port. The path is never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallbackUrl {
     uri: Uri,
@@ -147,7 +148,8 @@ impl CallbackUrl {
     /// Reads a URL.
     ///
     /// # Errors
-    /// Returns an error if the URL has another shape, or if its host is a forbidden address.
+    /// Returns an error if the text is not an http or https URL of the accepted form, or if its host is a forbidden
+    /// address.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         // `Uri` silently drops a fragment.
         if text.len() > MAX_URL || text.contains('#') {

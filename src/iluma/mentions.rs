@@ -21,7 +21,7 @@ pub struct Mentions {
     pub references: BTreeSet<String>,
     /// The first [`MOST_IDS`] strings that are the value of a member `id` or `*_id`, except `reference_id`.
     pub ids: BTreeSet<String>,
-    /// True if a part of the text is not JSON, so that more may be mentioned there.
+    /// True if a part of the text is not JSON. That part may contain further references and ids.
     pub is_garbled: bool,
 }
 
@@ -49,7 +49,7 @@ impl Mentions {
         mentions
     }
 
-    /// Reads one JSON text up to its first fault.
+    /// Collects the references and ids of one JSON text, up to its first syntax error.
     fn read(&mut self, text: &[u8]) {
         let mut reader = serde_json::Deserializer::from_slice(text);
         let _ = Walk { mentions: self, name: Name::Other }.deserialize(&mut reader);

@@ -1,8 +1,8 @@
 //! The OpenAPI 3.1 document of Iluma's routes, as the gateway serves them, and of the team's own API.
 //!
 //! Invariants: paths and methods are those of the route table; `openapi/operations.json` names the schemas of each
-//! path, and `openapi/schemas.json` defines them. Iluma publishes no such document: the shapes follow the examples of
-//! its pages.
+//! path, and `openapi/schemas.json` defines them. Iluma publishes no OpenAPI document, so the schemas follow the
+//! examples of its API pages.
 
 use super::callback_type::CallbackType;
 use super::routes::{Charge, Kind, ROUTES, RouteSpec};
@@ -27,8 +27,8 @@ struct Described {
     parameters: Vec<String>,
     #[serde(default)]
     body: Option<Body>,
-    /// The name of the answer's schema, for each version of the path. The version is empty if the path has none. The
-    /// name is empty if the answer is not JSON.
+    /// The name of the answer's schema for each version of the path. The key is the version; it is empty if the path
+    /// has no version. The name is empty if the answer is not JSON.
     answers: BTreeMap<String, String>,
     /// The content types, other than JSON, that the answer may have.
     #[serde(default)]
@@ -156,8 +156,8 @@ fn responses(row: &RouteSpec, schema: &str, or_as: &[String]) -> Value {
     responses
 }
 
-/// Returns the error statuses of a row: the gateway's own ones, and Iluma's that are passed on. Each status has one
-/// description.
+/// Returns the error statuses that a request of the row can get, from the gateway or from Iluma. The document has one
+/// description for each status.
 const fn statuses(row: &RouteSpec) -> &'static [&'static str] {
     match row.kind {
         Kind::Health(_) => &["400", "429", "500", "503", "504"],

@@ -9,7 +9,7 @@ use crate::base::keyring::Pseudonymizer;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
-/// The tag of a person, from one means of identification.
+/// The tag of a person: a keyed hash of one means of identification, such as an identity number or a name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag([u8; 16]);
 
@@ -69,14 +69,14 @@ const DOCUMENT_ENTRY: [&str; 2] = ["name", "values"];
 
 /// The deepest nesting that is read; no documented answer is nested deeper than 5.
 const DEEPEST: usize = 16;
-/// The largest number of tags for one text: more than any document names. Further persons in the text get no tag.
+/// The largest number of tags for one text. No document names so many persons. Further persons in the text get no tag.
 const MOST_TAGS: usize = 256;
 
 /// The error for an order to erase that names no person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "give the person as one JSON object of strings, and nothing else: bank_code and bank_account_number; or given_name, with \
-     surname if there is one; or one of nik, npwp, trn_number, passport_number, phone_number, email, name"
+     surname if there is one; or any of nik, npwp, trn_number, passport_number, phone_number, email, name"
 )]
 pub struct NotAPerson;
 
@@ -110,8 +110,8 @@ impl Persons {
         tags
     }
 
-    /// Returns the tags of the person that an order to erase names: one JSON object of strings, each a field
-    /// that identifies a person, alone or with others.
+    /// Returns the tags of the person whom an order to erase names. The order is one JSON object of strings. Each of
+    /// its members identifies a person, alone or together with other members.
     ///
     /// # Errors
     /// Returns an error if the order names no person, or has a field that does not help to identify a person.
@@ -190,7 +190,7 @@ impl Persons {
             fields.clone().find(|(name, value)| *name == wanted && !value.trim().is_empty()).map(|(_, value)| value)
         };
         if let [Some(bank), Some(number)] = ACCOUNT.map(value) {
-            // The same bank has two codes: they differ by version of the API.
+            // A bank's code differs between versions of the API: in one version it has the prefix `id_`.
             let bank = normal(bank);
             let number: String = number.chars().filter(|c| c.is_alphanumeric()).collect();
             self.add("account", &format!("{}\n{}", bank.strip_prefix("id_").unwrap_or(&bank), number), tags);
@@ -231,7 +231,7 @@ impl Persons {
 /// earlier versions stored that tag.
 fn national(number: &str) -> Option<String> {
     let digits: String = number.chars().filter(char::is_ascii_digit).collect();
-    // After the trunk prefix `0` there is no country code. An area code may look like one.
+    // After the trunk prefix `0` there is no country code. An area code may look like a country code.
     let own = match digits.strip_prefix("00") {
         None if digits.starts_with('0') => &digits,
         international => {

@@ -1,6 +1,6 @@
 //! The names of the rows of the route table. The table itself is in `routes/table.rs`.
 
-/// A row of the route table, by the name in configuration, logs and metrics.
+/// The name of a row of the route table, as in configuration, logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RouteName {
@@ -48,7 +48,7 @@ pub enum RouteName {
     Gateway,
     /// Paths that are never forwarded.
     Forbidden,
-    /// Paths that match no row.
+    /// Paths that match no other row.
     Other,
 }
 

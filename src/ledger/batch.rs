@@ -11,20 +11,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
 
-/// The ends of calls and the counts that were taken from memory to be written. If the batch is dropped before it is
-/// committed, its content is put back. The caller, the database's queue or a failed transaction may drop it.
+/// The ends of calls and the counts that one transaction writes. A batch that is dropped before the commit returns them
+/// to memory: the caller, the database's queue or a failed transaction may drop it.
 #[derive(Debug)]
 struct Batch {
     ledger: Arc<Inner>,
     closings: Vec<Closing>,
     counted: Vec<Counted>,
-    /// The number of closings that had arrived since the start when the batch was taken.
+    /// The number of closings from the start of the process to the moment at which the batch was taken.
     came: u64,
     /// The lock that makes later batches wait until this one is committed or put back.
     _turn: OwnedMutexGuard<()>,
 }
 
-/// Writes the outcomes so far; returns once they are on disk. One of several waiting callers writes for all of them.
+/// Writes the recorded outcomes, and returns once they are on disk. If several callers wait, one of them writes for
+/// all.
 pub(super) async fn settled(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
     let came = ledger.closings.lock().came;
     let turn = Arc::clone(&ledger.writer).lock_owned().await;

@@ -11,13 +11,13 @@ use rusqlite::Connection;
 use std::sync::Arc;
 
 /// A call whose intent is on disk. If the booking is dropped without an outcome, the intent is withdrawn, and the
-/// ledger forgets the call. The booking is made when the database commits, so a caller that is cancelled while it waits
-/// leaves no intent behind.
+/// ledger forgets the call. The database's thread makes the booking at the commit, and drops it if the caller was
+/// cancelled meanwhile. So a cancelled caller leaves no intent behind.
 #[derive(Debug)]
 pub struct Booking {
     ledger: Arc<Inner>,
     id: i64,
-    /// The keyed hash of the call's reference at Iluma, if the reference is known by now.
+    /// The keyed hash of the reference that Iluma receives, if the reference is already known.
     reference: Option<CallName>,
     ended: bool,
 }
@@ -48,7 +48,7 @@ impl Booking {
         ledger.database.write_owned(day, book, own).await
     }
 
-    /// Withdraws the intent: the call was never sent.
+    /// Withdraws the intent of a call that was never sent.
     pub fn withdraw(self) {}
 
     /// Returns the call's number in the journal of this node.
@@ -57,7 +57,7 @@ impl Booking {
         self.id
     }
 
-    /// Sets the call's reference as Iluma knows it, if the reference became known after the booking.
+    /// Sets a reference that became known after the booking, in the form that Iluma receives.
     pub fn refer(&mut self, account: &AccountName, route: RouteName, reference: &str) {
         self.reference = Some(self.ledger.reference(account, route, reference));
     }
@@ -81,8 +81,8 @@ impl Booking {
     }
 }
 
-/// Writes the reference of a booked call before the request is sent completely, so that the reference can settle the
-/// call if the process is killed afterwards.
+/// Writes the reference of a booked call to the journal before the request is sent completely. If the process is killed
+/// afterwards, the reference can still settle the call.
 #[derive(Debug)]
 pub struct Referrer {
     ledger: Arc<Inner>,

@@ -29,13 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
 
-/// The ledger. Clones share it.
+/// The record of every call that may be charged, with its outcome. Clones share the same record.
 #[derive(Clone, Debug)]
 pub struct Ledger(Arc<Inner>);
 
 impl Ledger {
     /// Opens the ledger in `database`, whose migrations have run; `redis` gives access to the ledgers of other nodes.
-    /// Calls that a crash left open stay unknown.
+    /// Calls that a crash interrupted keep an unknown outcome.
     ///
     /// # Errors
     /// Returns an error if the database can't be used.
@@ -111,7 +111,7 @@ impl Ledger {
         &self.0.spent
     }
 
-    /// Returns the price of a call on a row, in rupiah.
+    /// Returns the price of a call on a route, in rupiah.
     #[must_use]
     pub fn price(&self, route: RouteName) -> u64 {
         self.0.live.load().prices[route as usize]
@@ -162,8 +162,8 @@ impl Ledger {
 
     /// Books a call that may be charged. Once this returns, the intent is on disk and the call may be sent. The intent
     /// is withdrawn if the future is dropped earlier, or if the booking is dropped without an outcome. `claim` is the
-    /// claim of the request's idempotency key. `reference` is the account, and the reference as Iluma knows it: the
-    /// reference can settle the call if its answer is lost.
+    /// claim of the request's idempotency key, if it has one. `reference` is the account, and the reference in the form
+    /// that Iluma receives. The reference can settle the call if the answer is lost.
     ///
     /// # Errors
     /// Returns an error if the intent was not written; the call must not be made then.
@@ -197,10 +197,10 @@ impl Ledger {
         self.0.close(Call::Named(name), End::Outcome(outcome, Some(name)));
     }
 
-    /// Settles a call by Iluma's id `id` of a record; if no call's answer named this id, settles the oldest lost call
-    /// with the reference. It is used if it is not known which answer named the record. `route` is the row of the call,
-    /// and `reference` is the reference as Iluma knows it. An unknown outcome binds the lost call to the id, because
-    /// Iluma still processes the record; a later outcome settles the call.
+    /// Settles the call whose answer named `id`, Iluma's id of a record. If no answer named it, settles the oldest lost
+    /// call with the same account, route and reference. `reference` is in the form that Iluma receives. An unknown
+    /// outcome means that Iluma still processes the record: the lost call is bound to the id, and a later outcome
+    /// settles the call.
     pub fn settle_by_reference(
         &self,
         account: &AccountName,
@@ -227,7 +227,7 @@ impl Ledger {
         batch::settled(&self.0).await
     }
 
-    /// Writes all counts and outcomes so far; returns once they are on disk.
+    /// Writes all counts and outcomes so far, and returns once they are on disk.
     ///
     /// # Errors
     /// Returns an error if they can't be written now; they are kept, and tried again.
@@ -303,7 +303,7 @@ impl Ledger {
     }
 
     /// Returns the calls with an unknown outcome that the other nodes show, each with the name of its node. They are
-    /// ordered by this name and their number. `None` while Redis is out.
+    /// ordered by this name and their number. Returns `None` while Redis is out.
     pub async fn open_elsewhere(&self) -> Option<Vec<(String, OpenCall)>> {
         by_hand::elsewhere(&self.0).await
     }
@@ -328,15 +328,16 @@ impl Ledger {
         self.0.today()
     }
 
-    /// Runs the ledger's background work until the future is dropped: it writes, exchanges with other nodes, and
-    /// deletes old days. Nothing is published while another process holds the identity of `membership`.
+    /// Runs the ledger's background work until the future is dropped. It writes counts to the disk, exchanges lines and
+    /// outcomes with other nodes, and deletes old days. With a `membership`, it publishes only while this process is
+    /// known to hold the node's identity.
     pub async fn keep(&self, membership: Option<Membership>) {
         keeper::keep(Arc::clone(&self.0), membership).await;
     }
 }
 
-/// Returns the lines of these days, both included: the lines of this node's journal, and the lines that other nodes
-/// have published. Another process may write the journal meanwhile.
+/// Returns the lines from the day `from` to the day `to`, both included. They come from this node's journal and from
+/// the ledgers that other nodes have published. Another process may write the journal meanwhile.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or damaged. A missing journal counts as empty.
@@ -464,7 +465,7 @@ mod tests {
         assert!(futures_util::poll!(Box::pin(ledger.freed())).is_pending());
     }
 
-    /// Polls a future this number of times while it is pending, and drops it. Returns true if it ended before.
+    /// Polls a future at most `polls` times, and drops it. Returns true if the future ended.
     async fn dropped_after<F: Future>(polls: usize, future: F) -> bool {
         let mut future = Box::pin(future);
         for _ in 0..polls {

@@ -1,8 +1,11 @@
-//! Settlements by hand: an operator who has compared Iluma's bill gives the outcome of calls whose outcome is unknown.
+//! Settlements by hand: an operator reads Iluma's bill, and gives the outcome of calls whose outcome is unknown.
 //!
-//! Invariants: a call in flight is never settled by hand, because its own answer will decide it; only the node that
-//! booked a call settles it, once. Another node leaves an order for that node in Redis, and finds the reply there. Each
-//! node also shows its open calls in Redis.
+//! Invariants:
+//! - A call in flight is never settled by hand, because its own answer will decide it.
+//! - Only the node that booked a call settles it, once.
+//!
+//! Another node leaves an order for the booking node in Redis, and finds the reply there. Each node also shows its open
+//! calls in Redis.
 
 use super::batch;
 use super::charge::Outcome;
@@ -17,14 +20,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The largest number of calls that a node shows to the others: the next ones follow when these are settled.
+/// The largest number of open calls that a node shows to the other nodes. Further calls follow when these are settled.
 const MOST_SHOWN: usize = 1000;
-/// The longest wait for the reply to an order. A node reads its orders once a second.
+/// The longest wait for another node's reply to an order. A node reads its orders once a second.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two checks for a reply.
 const LOOK: Duration = Duration::from_millis(100);
-/// The time after which a node shows its calls again, even if they are the same. The other nodes forget calls that were
-/// shown long ago, because their node is gone.
+/// The time after which a node shows its open calls again, even if nothing has changed. The other nodes forget calls
+/// that were shown too long ago, because the node that showed them is gone.
 const SHOW_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Settles calls of this node and of other nodes by hand. Returns the results for all calls.
@@ -51,7 +54,7 @@ pub(super) async fn settle(
     Ok(done)
 }
 
-/// Settles calls of this journal in one transaction, and returns the result for each call.
+/// Settles calls of this journal in one transaction. The orders and the results are indexed by the call's number.
 async fn settle_own(
     ledger: &Arc<Inner>,
     orders: BTreeMap<i64, HandOrder>,
@@ -75,7 +78,8 @@ async fn settle_own(
     batch::flush_with(ledger, work).await
 }
 
-/// The orders for other nodes, by the identity of the node, and the answers that need no order.
+/// The orders for other nodes, by the identity of the node. `done` has the calls that need no order, with their
+/// results.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
     orders: BTreeMap<String, BTreeMap<CallNumber, HandOrder>>,
@@ -114,8 +118,8 @@ fn plan(
     Ok(plan)
 }
 
-/// Leaves orders for other nodes, and waits for their replies. An order that was not taken stays, and is taken once its
-/// node runs; giving it again changes nothing.
+/// Leaves orders for other nodes in Redis, and waits for their replies. An order that its node has not read stays there
+/// until the node runs. A repeated order changes nothing.
 async fn order(
     published: &PublishedLedgers,
     orders: BTreeMap<String, BTreeMap<CallNumber, HandOrder>>,
@@ -147,7 +151,7 @@ async fn order(
 }
 
 /// The open calls that this node last published for the other nodes, and the time of this publication; `None` before
-/// the first one.
+/// the first publication.
 #[derive(Debug, Default)]
 pub(super) struct Shown(Option<(Instant, Vec<OpenCall>)>);
 
@@ -177,7 +181,7 @@ pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, 
 }
 
 /// Returns the calls that the other nodes show, each with the name of its node. They are ordered by this name and their
-/// number. `None` while Redis is out.
+/// number. Returns `None` while Redis is out.
 pub(super) async fn elsewhere(ledger: &Inner) -> Option<Vec<(String, OpenCall)>> {
     let Some(published) = &ledger.published else { return Some(Vec::new()) };
     let others = published.open().await.ok()?.into_values();

@@ -21,7 +21,7 @@ use crate::iluma::answer::{Answer, Failure, Status};
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::Charge;
 
-/// Iluma's charge for a call.
+/// Iluma's charge for a call, as far as the gateway knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Iluma charges for the call.
@@ -32,7 +32,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// The charge that follows from an answer.
+/// The outcome of a call as its answer shows it, and the id of the record in the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeOutcome {
     /// The outcome, as far as it is known.
@@ -46,7 +46,8 @@ impl ChargeOutcome {
     pub const UNKNOWN: Self = Self { outcome: Outcome::Unknown, id: None };
 }
 
-/// Returns Iluma's charge for a call on a row with this answer; `answer` is `None` if its body could not be read.
+/// Returns the outcome of a call on `route` whose answer had this status. `answer` is the parsed body, or `None` if the
+/// body could not be read.
 #[must_use]
 pub fn charge_outcome(route: RouteName, status: u16, answer: Option<&Answer>) -> ChargeOutcome {
     match status {
@@ -70,7 +71,7 @@ pub fn charge_outcome(route: RouteName, status: u16, answer: Option<&Answer>) ->
 }
 
 /// Returns the id of the record in a callback or in the answer to a GET, and the outcome of the call that made the
-/// record. `None` if the answer shows no outcome.
+/// record. Returns `None` if the answer has no id or shows no outcome.
 #[must_use]
 pub fn settlement_in(answer: &Answer) -> Option<(&str, Outcome)> {
     let id = answer.id()?;
@@ -82,7 +83,7 @@ pub fn settlement_in(answer: &Answer) -> Option<(&str, Outcome)> {
 }
 
 /// Returns the id of the record in a callback or in the answer to a GET, and the outcome of the call that made the
-/// record. The outcome is unknown while Iluma still processes the record. `None` if the answer is no record with a
+/// record. The outcome is unknown while Iluma still processes the record. Returns `None` if the answer has no id or no
 /// state.
 #[must_use]
 pub fn seen(answer: &Answer) -> Option<(&str, Outcome)> {
@@ -100,12 +101,12 @@ enum State {
     Free,
     /// The request ended in any other way.
     Done,
-    /// The answer has no state: it is the result itself.
+    /// The answer has no known state of processing: it is the result itself.
     None,
 }
 
 impl State {
-    /// Returns the state of a record; `None` if the answer is no record.
+    /// Returns the state that an answer shows; `None` if the answer can't be read as one JSON object.
     fn of(answer: &Answer) -> Option<Self> {
         if !answer.is_record() {
             return None;

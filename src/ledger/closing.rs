@@ -6,8 +6,8 @@ use super::references::{self, Known, Report};
 use super::settlement::{Call, CallName, Closing, End, Rules};
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// Ends the calls of a closing. Returns false if no call matches, and the closing may still match a call that is not
-/// answered yet.
+/// Ends the calls that a closing is about. Returns false if no call matched now, but a call whose answer is still to
+/// come may match later.
 pub(super) fn close(
     connection: &Connection,
     closing: &Closing,
@@ -42,7 +42,7 @@ pub(super) fn close(
             let found = close_named(connection, name, closing.end, changes)?;
             let End::Outcome(outcome, _) = closing.end else { return Ok(true) };
             if found {
-                // Another node may have got the same outcome, and would settle a lost call by it.
+                // Another node may have got the same outcome, and would settle a lost call with it.
                 references::note_used(connection, name, Some(reference), outcome, rules)?;
                 return Ok(true);
             }
@@ -110,7 +110,8 @@ fn end_own(
     }
 }
 
-/// Settles the calls whose record has this name. Returns false if there are no such calls.
+/// Settles the calls whose record has this name. An unknown outcome changes nothing. Returns false if there are no such
+/// calls.
 pub(super) fn close_named(
     connection: &Connection,
     name: CallName,
@@ -253,7 +254,7 @@ mod tests {
             self.close(about, outcome, None);
         }
 
-        /// Returns billable and unknown calls of the books.
+        /// Returns the numbers of billable and of unknown calls in the journal.
         fn books(&self) -> (usize, usize) {
             let day = DAY.parse().unwrap();
             let rows = journal::rows(&self.connection, &Selection::days(day, day)).unwrap();

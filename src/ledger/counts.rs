@@ -3,7 +3,8 @@
 use super::selection::Selection;
 use std::collections::BTreeMap;
 
-/// A line of the ledger. A column over which lines were summed is empty.
+/// A line of the ledger: the numbers of a day, a team and a route. If lines were summed, the columns that were not
+/// selected are empty.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Row {
     /// The day, as `2026-11-25`.
@@ -21,7 +22,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Returns day, team and route.
+    /// Returns the line's day, team and route.
     #[must_use]
     pub fn parts(&self) -> [&str; 3] {
         [&self.day, &self.tenant, &self.route]
@@ -31,7 +32,7 @@ impl Row {
 /// The numbers of a team on a route on a day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Requests of the team with any result.
+    /// Requests of the team, whatever their result.
     pub requests: u64,
     /// Calls to Iluma.
     pub upstream_calls: u64,
@@ -88,12 +89,12 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// Lines of the ledger.
+/// The lines of a selection, and notes about missing or changed lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// The lines, by day, team and route.
     pub rows: Vec<Row>,
-    /// True if the selection has further lines.
+    /// True if the selection has more lines after this page.
     pub has_more: bool,
     /// True if the lines of all nodes are included, which is not the case while Redis is out.
     pub is_complete: bool,
@@ -106,8 +107,7 @@ impl Statement {
     pub const PARTIAL: &'static str = "Redis is out: these are the figures of this node only";
 
     /// Makes the statement from the lines of this node and of the other nodes; `others` is `None` if their lines can't
-    /// be read. Each list has at least as many of the first selected lines as fit on the page. If there are further
-    /// lines, the list has at least one of them.
+    /// be read. Each list has the first selected lines: all of them, or at least one more than fit on the page.
     pub(super) fn of(selection: &Selection, own: Vec<Row>, others: Option<Vec<Row>>, restored: Vec<String>) -> Self {
         let is_complete = others.is_some();
         let mut rows = match others {
@@ -120,7 +120,7 @@ impl Statement {
     }
 }
 
-/// Sums of lines by their names.
+/// The sums of lines, by day, team and route.
 #[derive(Debug, Default)]
 pub(super) struct Sums(BTreeMap<[String; 3], Counts>);
 
@@ -133,7 +133,7 @@ impl Sums {
         self.0.len()
     }
 
-    /// Returns the lines in the order of their names.
+    /// Returns a line for each sum, in the order of day, team and route.
     pub(super) fn rows(self) -> Vec<Row> {
         self.0.into_iter().map(|([day, tenant, route], counts)| Row { day, tenant, route, counts }).collect()
     }

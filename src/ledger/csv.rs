@@ -3,7 +3,8 @@
 use super::counts::{Counts, Row};
 use super::selection::Columns;
 
-/// Formats lines as CSV (RFC 4180), each with the columns of its name and its numbers. Names need no quotes.
+/// Formats a header and the ledger's lines as CSV (RFC 4180). Each line has the selected columns and all numbers. No
+/// value needs quotes.
 #[must_use]
 pub fn csv(columns: Columns, rows: &[Row]) -> String {
     let head: Vec<&str> = columns.names().chain(Counts::NAMES).collect();

@@ -21,8 +21,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The largest number of settlements that are kept in memory because no call in this journal matches them yet: as many
-/// as may arrive while their POSTs are still unanswered.
+/// The largest number of settlements that wait in memory because no call in this journal matches them yet. A settlement
+/// may arrive before the answer to its POST; this is enough for all POSTs in flight.
 pub(super) const MOST_EARLY: usize = 4096;
 
 #[derive(Debug)]
@@ -33,11 +33,11 @@ pub(super) struct Inner {
     pub(super) live: ArcSwap<LedgerConfig>,
     pub(super) tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
     pub(super) closings: Mutex<Closings>,
-    /// The number of closings that are on disk.
+    /// The number of closings since the start of the process that are on disk.
     pub(super) written: AtomicU64,
     /// Settlements that arrived before the answer to their call.
     pub(super) early: Mutex<VecDeque<Settlement>>,
-    /// The prices that are given back to budgets.
+    /// The prices of calls that are not billable; budgets still have to get them back.
     pub(super) refunds: Mutex<Vec<Refund>>,
     /// The claims of calls that were settled as not billable: their keys may be used again.
     pub(super) freed: Mutex<Vec<ClaimLink>>,
@@ -55,7 +55,7 @@ pub(super) struct Inner {
     pub(super) spent: Vec<Spent>,
     /// The number of the first call that this process may book.
     pub(super) first_new: i64,
-    /// Days whose lines were raised to the published ones, because the journal is a restored copy.
+    /// Days whose lines were raised to the published lines, because the journal is a restored copy.
     pub(super) restored: Mutex<BTreeSet<String>>,
     pub(super) node: String,
     /// Totals for metrics.
@@ -96,7 +96,7 @@ impl Inner {
         self.namer.name([account.as_str().as_bytes(), id.as_bytes()])
     }
 
-    /// Returns the keyed hash of a reference as Iluma knows it.
+    /// Returns the keyed hash of an account, a route and a reference. The reference is in the form that Iluma receives.
     pub(super) fn reference(&self, account: &AccountName, route: RouteName, reference: &str) -> CallName {
         self.namer.name([account.as_str().as_bytes(), route.as_str().as_bytes(), reference.as_bytes()])
     }
@@ -112,7 +112,7 @@ impl Inner {
         self.closed.notify_one();
     }
 
-    /// Queues claims whose keys may be used again. The task that frees them runs as long as the process.
+    /// Queues claims for the task that frees them: their idempotency keys may be used again.
     pub(super) fn free(&self, claims: Vec<ClaimLink>) {
         if !claims.is_empty() {
             self.freed.lock().extend(claims);
@@ -151,7 +151,7 @@ impl Inner {
         early.drain(..surplus);
     }
 
-    /// Replaces an unknown outcome by a settlement that arrived earlier.
+    /// Replaces the unknown outcome of an answered call if a settlement of its record arrived earlier.
     pub(super) fn apply_early(&self, closing: &mut Closing) {
         let End::Outcome(outcome @ Outcome::Unknown, Some(name)) = &mut closing.end else { return };
         let mut early = self.early.lock();

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The ledger's tables. `unknown` includes calls in flight, so that a reader at any moment, or after a crash, sees the
-/// truth.
+/// The SQL that makes the ledger's tables. The column `unknown` includes calls in flight, so that the numbers are true
+/// at any moment, also after a crash.
 pub const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE ledger_node (id TEXT NOT NULL);
@@ -154,14 +154,14 @@ pub(super) struct OpenRow {
     route: String,
     price: i64,
     pub(super) reference: Option<CallName>,
-    /// The claim that the call was made under.
+    /// The claim of the idempotency key under which the call was made.
     claim: Option<ClaimLink>,
     /// True if the call has ended with an unknown outcome.
     pub(super) ended: bool,
 }
 
 impl OpenRow {
-    /// The columns of a row, for [`open_row`].
+    /// The columns of a row, in the order in which [`open_row`] reads them.
     pub(super) const COLUMNS: &str = "id, day, tenant, route, price, reference, claim, ended";
 }
 
@@ -172,7 +172,7 @@ pub(super) fn open_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<OpenRow> {
     Ok(OpenRow { id, day, tenant, route, price, reference, claim, ended })
 }
 
-/// Leaves a call open: it has ended without an outcome. The name or the reference may settle it later.
+/// Records that a call has ended with an unknown outcome. The name of its record or its reference may settle it later.
 pub(super) fn leave_open(
     connection: &Connection,
     number: i64,
@@ -230,12 +230,13 @@ pub(super) fn finish(connection: &Connection, row: &OpenRow, by: By, changes: &m
     Ok(())
 }
 
-/// Removes the name from calls that have it, because the outcome of their record has settled another call.
+/// Removes a record's name from the calls that have it, because the record's outcome has settled another call.
 pub(super) fn forget_name(connection: &Connection, name: CallName) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE ledger_calls SET name = NULL WHERE name = ?1")?.execute([name]).map(|_| ())
 }
 
-/// Returns the lost call with this number and this time of booking; `None` if there is no such call.
+/// Returns the lost call with this number that was booked at this time, in milliseconds since 1970. Returns `None` if
+/// there is no such call.
 pub(super) fn lost_call(
     connection: &Connection,
     (number, booked): (i64, i64),
@@ -306,7 +307,7 @@ pub(super) fn rows(connection: &Connection, selection: &Selection) -> rusqlite::
 }
 
 /// Returns at most `most` calls with an unknown outcome and a number above `after`, the oldest first. Calls in flight
-/// are included.
+/// are included. `tenant` is their team, or `None` for all teams.
 pub(super) fn open_calls(
     connection: &Connection,
     tenant: Option<&str>,
@@ -321,7 +322,8 @@ pub(super) fn open_calls(
     calls.collect()
 }
 
-/// Returns calls with an unknown outcome that are not in flight, the oldest first.
+/// Returns at most `most` calls with an unknown outcome that are not in flight, the oldest first. Calls of an earlier
+/// run have numbers below `first_new`, and can't be in flight.
 pub(super) fn unknown_calls(connection: &Connection, first_new: i64, most: usize) -> rusqlite::Result<Vec<OpenCall>> {
     let mut select = connection.prepare_cached(
         "SELECT id, booked, day, tenant, route, name IS NOT NULL, ended FROM ledger_calls
@@ -346,9 +348,9 @@ pub(super) fn millis(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the effect that a settlement by hand has on a call. It settles only a call with an unknown outcome that is
-/// not in flight: the call has ended, or it belongs to an earlier run, so that its number is below `first_new`.
-/// `booked` is the expected time of its booking; `None` accepts any time.
+/// Returns the effect that a settlement by hand has on a call. Only a call with an unknown outcome that is not in
+/// flight can be settled: the call has ended, or it is of an earlier run (its number is below `first_new`). `booked` is
+/// the expected time of the call's booking; `None` accepts any time.
 pub(super) fn standing(
     connection: &Connection,
     number: i64,
@@ -406,7 +408,7 @@ pub(super) fn first_new(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT ifnull(max(id), 0) + 1 FROM ledger_calls", [], |row| row.get(0))
 }
 
-/// Returns the number of the last publication.
+/// Returns the number of this node's last publication to the other nodes.
 pub(super) fn generation(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT generation FROM ledger_node", [], |row| row.get(0))
 }
@@ -415,7 +417,7 @@ pub(super) fn set_generation(connection: &Connection, generation: i64) -> rusqli
     connection.execute("UPDATE ledger_node SET generation = ?1", [generation]).map(|_| ())
 }
 
-/// Begins a publication, and returns its number.
+/// Begins a publication to the other nodes, and returns its number.
 pub(super) fn next_generation(connection: &Connection) -> rusqlite::Result<i64> {
     connection.execute("UPDATE ledger_node SET generation = generation + 1", [])?;
     generation(connection)
@@ -425,17 +427,17 @@ pub(super) fn note_restored(connection: &Connection, day: &str) -> rusqlite::Res
     connection.execute("INSERT OR IGNORE INTO ledger_restored VALUES (?1)", [day]).map(|_| ())
 }
 
-/// Returns the days whose lines were raised to the published ones, because the journal was a restored copy.
+/// Returns the days whose lines were raised to the published lines, because the journal was a restored copy.
 pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
     let mut select = connection.prepare("SELECT day FROM ledger_restored")?;
     let days = select.query_map([], |row| row.get(0))?;
     days.collect()
 }
 
-/// Raises a line to a published one; returns false if both are equal. The published line has the number of open calls,
-/// and does not list them. The journal's open calls, except those of this process (from `first_new` on), are therefore
-/// replaced by as many calls as the published line has, which no callback and no GET settles. Otherwise a call that was
-/// settled before the copy was restored could be settled, and charged, a second time.
+/// Raises the numbers of a line to the published ones; returns false if nothing changed. The published line has only
+/// the number of open calls. So the journal's open calls of earlier runs (below `first_new`) are replaced by that
+/// number of calls, which no callback and no GET can settle. Otherwise a call that was settled before the restore could
+/// be settled, and counted as billable, a second time.
 pub(super) fn raise(connection: &Connection, row: &Row, first_new: i64) -> rusqlite::Result<bool> {
     let Row { day, tenant, route, counts } = row;
     let (Ok(of), Ok(team)) = (day.parse(), tenant.parse()) else { return Ok(false) };

@@ -19,16 +19,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The longest time that counts in memory wait for the disk.
+/// The longest time that counts in memory wait for the disk, and the interval of exchanges with other nodes.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval between deletions of old days.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// The state of the keeper.
+/// The state of the ledger's background task.
 #[derive(Debug)]
 struct Keeper {
     ledger: Arc<Inner>,
-    /// Reports each time that the connection to Redis is made or lost.
+    /// Changes each time that the connection to Redis is made or lost; `None` without Redis.
     news: Option<watch::Receiver<bool>>,
     pruned: Option<Instant>,
     exchanged: Instant,
@@ -48,8 +48,8 @@ struct Keeper {
     place: reports::Place,
 }
 
-/// Runs the ledger's background work until the future is dropped. Nothing is published while another process holds the
-/// identity of `membership`.
+/// Runs the ledger's background work until the future is dropped. With a `membership`, it publishes only while this
+/// process is known to hold the node's identity.
 pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
     let exchanged = ledger.clock.now();
     let last = "0-0".to_owned();
@@ -189,7 +189,7 @@ async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut 
     }
 }
 
-/// Publishes the lines of these days; `None` if they could not be read or published.
+/// Publishes the lines of these days. Returns `None` if they could not be read or published.
 async fn publish(ledger: &Inner, published: &PublishedLedgers, days: &BTreeSet<String>) -> Option<()> {
     let day = |text: Option<&String>| text.and_then(|text| text.parse().ok());
     let (Some(first), Some(last)) = (day(days.first()), day(days.last())) else { return Some(()) };
@@ -197,13 +197,13 @@ async fn publish(ledger: &Inner, published: &PublishedLedgers, days: &BTreeSet<S
     let mut rows = ledger.database.read(read).await.ok()?;
     rows.retain(|row| days.contains(&row.day));
     let retention = ledger.live.load().retention;
-    // The journal records the publication before Redis does: in the other order, a crash between the two would make it
-    // look like an older copy.
+    // The journal records the publication before Redis does. In the other order, a crash between the two would make the
+    // journal look like an older copy.
     let generation = ledger.database.write(journal::next_generation).await.ok()?;
     published.publish(&rows, ledger.today(), retention, generation).await.ok()
 }
 
-/// Schedules every day to be published again, because Redis may have lost them.
+/// Schedules every day to be published again, because Redis may have lost its lines.
 async fn publish_anew(ledger: &Inner) {
     if let Ok(days) = ledger.database.read(journal::days).await {
         ledger.changed(days);

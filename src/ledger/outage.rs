@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 const UNWRITABLE: Duration = Duration::from_secs(10);
 /// The time without a refused write after which the database can be written again.
 const RECOVERED: Duration = Duration::from_secs(3);
-/// The number of bytes that a probe writes: more than usual callbacks have, and less than the reserve of a disk.
+/// The number of bytes that a probe writes. It is more than the size of a usual callback, and less than the free space
+/// that a disk keeps in reserve for the ledger and the inbox.
 const PROBE: u32 = 64 << 10;
 
-/// The current outage, if there is one.
+/// The current outage of the database, during which writes are refused, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     open: Option<Open>,
-    /// The number of refused writes that were seen.
+    /// The number of refused writes since the start of the process, at the last call of `note`.
     seen: u64,
 }
 
@@ -57,7 +58,7 @@ impl Outage {
     }
 }
 
-/// Writes as much as a usual write, and deletes it again. The database counts the write if it is refused.
+/// Writes [`PROBE`] bytes to the database, and deletes them again. If the write is refused, the database counts it.
 pub(super) async fn probe(database: &Database) {
     let fill = format!(
         "CREATE TABLE IF NOT EXISTS ledger_probe (content BLOB);

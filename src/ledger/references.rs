@@ -1,7 +1,7 @@
 //! Settlements by reference in the journal.
 //!
-//! A callback or a GET about a record that no answer has named settles the oldest lost call with the same account,
-//! route and prefixed reference.
+//! If the answer to a call is lost, no answer has named the call's record. A callback or a GET about this record
+//! settles the oldest lost call with the same account, route and prefixed reference.
 //!
 //! | table | content |
 //! |---|---|
@@ -9,23 +9,26 @@
 //! | `ledger_references` | reported outcomes of such records, by the keyed hash of the id; each waits or was used |
 //! | `ledger_withdrawn` | the reported outcomes that have settled a call here, and that Redis must forget |
 //!
-//! Invariants: the reported outcome of a record settles one call at most; a call whose own answer named its record is
-//! settled only by that id; a reported outcome settles no call that was booked later; while a call with the reference
-//! is in flight, the reference settles nothing, because the call's own answer may name the record.
+//! Invariants:
+//! - The reported outcome of a record settles one call at most.
+//! - A call whose own answer named its record is settled only by the id of this record.
+//! - A reported outcome settles no call that was booked later.
+//! - While a call with the reference is in flight, the reference settles nothing, because the call's own answer may
+//!   name the record.
 
 use super::charge::Outcome;
 use super::journal::{self, By, Changes, OpenRow};
 use super::settlement::{CallName, Rules};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-/// An outcome that was reported for a record, and that settled no call of this journal by the record's id.
+/// An outcome that a callback or a GET showed for a record, and that has settled no call yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Report {
     /// The keyed hash of the record's id.
     pub(super) name: CallName,
     /// The keyed hash of the record's account, route and reference; `None` if an answer has named the record.
     pub(super) reference: Option<CallName>,
-    /// The outcome; unknown while Iluma still processes the record. The lost call is bound to the record then.
+    /// The outcome. It is unknown while Iluma still processes the record; a lost call is bound to the record then.
     pub(super) outcome: Outcome,
 }
 
@@ -33,7 +36,7 @@ pub(super) struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Nothing,
-    /// This outcome was reported, and waited for its call.
+    /// This outcome was reported, and waited for the record's call.
     Waiting(Outcome),
     /// The reported outcome has settled a call.
     Used,
@@ -55,7 +58,8 @@ pub(super) const fn outcome(code: i64) -> Outcome {
     }
 }
 
-/// Takes the reported outcome of a record for the record's own call, whose answer names the record now.
+/// Returns the state of a record's reported outcome, when the answer to the record's own call has come. If the outcome
+/// is waiting, removes it, because this call takes it.
 pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::Result<Known> {
     let mut find = connection.prepare_cached("SELECT outcome, told FROM ledger_references WHERE name = ?1")?;
     let found: Option<(Option<i64>, i64)> = find.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
@@ -93,7 +97,7 @@ pub(super) fn use_up(connection: &Connection, name: CallName, rules: Rules) -> r
 }
 
 /// Records that a reported outcome has settled a call of this journal, so that Redis forgets it. An unknown outcome is
-/// not recorded, because the final one is still to come.
+/// not recorded, because the final outcome is still to come.
 pub(super) fn note_used(
     connection: &Connection,
     name: CallName,
@@ -116,8 +120,8 @@ pub(super) fn forget(connection: &Connection, name: CallName) -> rusqlite::Resul
     connection.prepare_cached("DELETE FROM ledger_references WHERE name = ?1")?.execute([name]).map(|_| ())
 }
 
-/// Settles lost calls with a reference by the outcomes that were reported for it, the oldest first. Stops if a call
-/// with the reference is in flight.
+/// Settles the lost calls with a reference by the outcomes that were reported for this reference, the oldest first.
+/// Stops if a call with the reference that was booked before the report is in flight.
 pub(super) fn pair(
     connection: &Connection,
     reference: CallName,
@@ -150,7 +154,7 @@ pub(super) fn pair_all(connection: &Connection, rules: Rules, changes: &mut Chan
     references.into_iter().try_for_each(|reference| pair(connection, reference, rules, changes))
 }
 
-/// Settles a lost call by the reported outcome of a record. If the record is pending, binds the call to it.
+/// Settles a lost call by the reported outcome of a record. If the record is pending, binds the call to the record.
 pub(super) fn settle(
     connection: &Connection,
     call: &OpenRow,
@@ -194,7 +198,7 @@ fn oldest_lost(
     find.query_row(params![reference, rules.first_new, before], journal::open_row).optional()
 }
 
-/// A lost call that an outcome from another node may settle.
+/// A lost call of this node, which an outcome reported at any node may settle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) number: i64,
@@ -216,8 +220,8 @@ pub(super) fn lost(connection: &Connection, rules: Rules, most: usize) -> rusqli
     lost.collect()
 }
 
-/// Returns at most `most` outcomes that Redis must still give to a lost call of any node, each with the time of its
-/// report. They were reported at `until` or earlier. Times are milliseconds since 1970.
+/// Returns at most `most` reported outcomes that Redis must still get, to match each with a lost call of any node. Each
+/// has the time of its report, which is `until` or earlier. Times are milliseconds since 1970.
 pub(super) fn unsent(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Report, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome, said FROM ledger_references
@@ -231,7 +235,8 @@ pub(super) fn unsent(connection: &Connection, until: i64, most: usize) -> rusqli
     found.collect()
 }
 
-/// Records that Redis has the reported outcome of a record, for a lost call.
+/// Records that Redis has got the reported outcome of a record, to match it with a lost call. `now` is in milliseconds
+/// since 1970.
 pub(super) fn mark_sent(connection: &Connection, name: CallName, now: i64) -> rusqlite::Result<()> {
     let mut note = connection.prepare_cached("UPDATE ledger_references SET told = ?2 WHERE name = ?1")?;
     note.execute(params![name, now]).map(|_| ())

@@ -1,8 +1,10 @@
 //! Settlements by reference over nodes: Redis matches reported outcomes with lost calls of all nodes.
 //!
-//! Invariants: a reported outcome is given to one call of one node, the oldest lost one with the reference; it is given
-//! only after a pause, in which the node of the record's own call may take it by the record's id; an outcome that Redis
-//! has not taken stays in the journal.
+//! Invariants:
+//! - A reported outcome is given to one call, the oldest lost call of all nodes with the reference.
+//! - This happens only after a pause, in which the node of the record's own call may take the outcome by the record's
+//!   id.
+//! - An outcome that Redis has not taken stays in the journal.
 
 use super::charge::Outcome;
 use super::inner::Inner;
@@ -19,23 +21,25 @@ use std::time::Duration;
 /// The time for which a reported outcome waits before Redis may match it with a lost call. Meanwhile the node of the
 /// record's own call can take the outcome by the record's id, usually within two seconds.
 const PAUSE: Duration = Duration::from_secs(4);
-/// The largest number of reported outcomes that one step sends to Redis. The next step sends more.
+/// The largest number of reported outcomes that one exchange sends to Redis. The next exchange sends more.
 const MOST_SENT: usize = 500;
-/// The largest number of lost calls that a node offers: as many as a day has if one answer in a hundred is lost.
+/// The largest number of lost calls that a node offers. A day with a million calls has this number if one answer in a
+/// hundred is lost.
 const MOST_OFFERED: usize = 10_000;
 
 /// The lost calls of this node that Redis has, by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Offered(BTreeMap<i64, Lost>);
 
-/// One step of the matching in Redis.
+/// A message to the script in Redis that matches reported outcomes with lost calls.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The outcome of a record was reported, at this time in milliseconds since 1970.
+    /// This outcome was reported for the record with this name. The last value is the time of the report, in
+    /// milliseconds since 1970.
     Tell(CallName, Outcome, i64),
     /// This call is lost.
     Offer(Lost),
-    /// The call of this record is settled by the record's id.
+    /// The call of the record with this name is settled by the record's id.
     Named(CallName),
 }
 
@@ -92,7 +96,8 @@ async fn offer(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut 
     Ok(())
 }
 
-/// Runs one step in Redis: it matches reported outcomes with lost calls, and announces the matches to all nodes.
+/// Runs one step in Redis. The script there matches reported outcomes with lost calls, and announces the matches to all
+/// nodes.
 async fn meet(
     ledger: &Inner,
     published: &PublishedLedgers,

@@ -1,9 +1,11 @@
 //! Settlements by id over nodes: a reported outcome waits in Redis for the node of its call.
 //!
-//! Invariants: a reported outcome leaves the journal of the node that got it only after Redis has had it for a while;
-//! it leaves Redis only after the settlement is in the journal of the call's node. So it is not lost if a process ends,
-//! if Redis loses its newest writes, or if the call's node is down for a time. The node of a call asks for the
-//! outcomes, because only this node knows which of its calls are open.
+//! Invariants:
+//! - A reported outcome leaves the journal of the node that got it only after Redis has had it for a while.
+//! - A reported outcome leaves Redis only after the settlement is in the journal of the call's node.
+//!
+//! So an outcome is not lost if a process ends, if Redis loses its newest writes, or if the call's node is down for a
+//! time. The node of a call asks for the outcomes, because only this node knows which of its calls are open.
 
 use super::batch;
 use super::closing;
@@ -17,19 +19,19 @@ use rusqlite::{Connection, params};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that a reported outcome stays in the journal after Redis has it. The writes that Redis loses in a crash or
-/// a failover are younger.
+/// The time that a reported outcome stays in the journal after Redis has it. In a crash or a failover, Redis loses only
+/// writes that are younger.
 const SECURED: Duration = Duration::from_secs(60);
-/// The largest number of reported outcomes in one write.
+/// The largest number of reported outcomes that one round sends, or withdraws.
 const TOGETHER: usize = 500;
-/// The largest number of such writes in a step of the keeper. The next step makes more.
+/// The largest number of rounds in one step of the ledger's background task. The next step makes more.
 const ROUNDS: usize = 20;
-/// The largest number of open calls in one question to Redis. Each step of the keeper asks about the newest calls, and
-/// then about the next group of older ones.
+/// The largest number of open calls in one question to Redis. Each step of the background task asks about the newest
+/// calls, and then about the next group of older calls.
 const ASKED: usize = 1000;
 
-/// The position of a node among its older open calls. Next the node asks for the outcomes of calls with smaller
-/// numbers.
+/// The number of the last older open call whose outcome this node has asked for. The next question is about calls with
+/// smaller numbers.
 #[derive(Debug)]
 pub(super) struct Place(i64);
 
@@ -78,8 +80,8 @@ async fn take_below(ledger: &Arc<Inner>, published: &PublishedLedgers, below: i6
     Some(if open.len() < ASKED { i64::MIN } else { open.last().map_or(i64::MIN, |(number, _)| *number) })
 }
 
-/// Settles calls of this journal by reported outcomes from Redis. `None` if they can't be written now; they stay in
-/// Redis then.
+/// Settles calls of this journal by reported outcomes from Redis. Returns `None` if the settlements can't be written
+/// now; the outcomes stay in Redis then.
 async fn settle(ledger: &Arc<Inner>, reports: Vec<Report>) -> Option<()> {
     if reports.is_empty() {
         return Some(());
@@ -113,7 +115,7 @@ pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) 
             }
         }
         let rules = ledger.rules();
-        // If this can't be written, they are withdrawn again, which changes nothing.
+        // If this can't be written, the outcomes are withdrawn again, which changes nothing.
         let noted = ledger.database.write(move |connection| withdrawn(connection, &used, rules.now)).await;
         if noted.is_err() || is_last {
             return;
@@ -121,8 +123,8 @@ pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) 
     }
 }
 
-/// Makes the next step send all outcomes and withdrawals again that are still in the journal, because Redis was out and
-/// may have lost its newest writes.
+/// Marks all outcomes and withdrawals in the journal as not sent, so that the next step sends them again. Redis was
+/// out, and may have lost its newest writes.
 pub(super) async fn send_again(ledger: &Inner) {
     let again = |connection: &Connection| {
         connection.execute(
@@ -186,7 +188,8 @@ fn withdrawn(connection: &Connection, used: &[Used], now: i64) -> rusqlite::Resu
     used.iter().try_for_each(|(name, _)| note.execute(params![name, now]).map(|_| ()))
 }
 
-/// Returns the newest open calls with numbers below `below` whose answers have named their records.
+/// Returns the open calls whose answers have named a record: each call's number and its record's name. Their numbers
+/// are below `below`. The newest call comes first, and there are at most [`ASKED`] calls.
 fn open_names(connection: &Connection, below: i64) -> rusqlite::Result<Vec<(i64, CallName)>> {
     let mut find = connection.prepare_cached(
         "SELECT id, name FROM ledger_calls WHERE name IS NOT NULL AND id < ?1 ORDER BY id DESC LIMIT ?2",

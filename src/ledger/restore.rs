@@ -1,8 +1,11 @@
 //! Recovery of a journal that is older than this node's published lines: a restored copy.
 //!
-//! Invariants: published numbers never fall; `billable <= Iluma's count <= billable + unknown` also holds for raised
-//! lines. Every publication has a generation, which the journal records before Redis has it, so exactly the journals
-//! whose generation is below the published one are older copies. A single node without Redis can't recognise an older
+//! Invariants:
+//! - Published numbers never fall.
+//! - `billable <= Iluma's count <= billable + unknown` also holds for raised lines.
+//!
+//! Every publication has a generation, which the journal records before Redis does. So a journal is an older copy
+//! exactly if its generation is below the published generation. A single node without Redis can't recognise an older
 //! copy.
 
 use super::counts::Row;
@@ -14,8 +17,8 @@ use crate::base::calendar::Day;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// Compares the journal with the lines that this node published. If the journal is an older copy, raises the journal's
-/// lines to the published ones. Returns true once the journal may be published.
+/// Compares the journal with the lines that this node published. If the journal is an older copy, raises its lines to
+/// the published lines. Returns true once the journal may be published.
 pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> bool {
     let Ok(own) = ledger.database.read(journal::generation).await else { return false };
     let Ok(there) = published.generation().await else { return false };
@@ -41,7 +44,7 @@ pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> boo
     true
 }
 
-/// Raises the lines of the journal to the published ones; returns the changed days.
+/// Raises the lines of the journal to the published lines `rows`; returns the changed days.
 fn raise(connection: &Connection, rows: &[Row], first_new: i64, generation: i64) -> rusqlite::Result<BTreeSet<String>> {
     let mut days = BTreeSet::new();
     for row in rows {
@@ -54,7 +57,7 @@ fn raise(connection: &Connection, rows: &[Row], first_new: i64, generation: i64)
     Ok(days)
 }
 
-/// Returns the days from `from` to `to`, both included, whose lines were raised to the published ones.
+/// Returns the days from `from` to `to`, both included, whose lines were raised to the published lines.
 pub(super) fn restored(ledger: &Inner, from: Day, to: Day) -> Vec<String> {
     let (from, to) = (from.to_string(), to.to_string());
     ledger.restored.lock().range(from..=to).cloned().collect()

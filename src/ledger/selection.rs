@@ -4,15 +4,15 @@ use crate::base::calendar::Day;
 use crate::base::name::TenantName;
 use std::str::FromStr;
 
-/// The columns that name a line: some of day, team and route. Lines of the same name are summed.
+/// The columns that name a line: some of day, team and route. Lines that have equal values in these columns are summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Columns([bool; 3]);
 
-/// The name of a line. Columns that do not name it are empty.
+/// The name of a line: its day, team and route. A column that was not selected is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LineName(pub(super) [String; 3]);
 
-/// The error for a text that lists no columns.
+/// The error for a text that is not a list of columns.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("must be day, tenant or route, or several of them with commas in between")]
 pub struct NoColumns;
@@ -22,12 +22,13 @@ impl Columns {
     pub const ALL: Self = Self([true; 3]);
     const NAMES: [&'static str; 3] = ["day", "tenant", "route"];
 
-    /// Returns the names of the columns, in the order of the table.
+    /// Returns the names of the columns, in the order day, tenant, route.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().zip(self.0).filter_map(|(name, is_named)| is_named.then_some(name))
     }
 
-    /// Returns the name of a line as text; `parts` are its day, team and route.
+    /// Returns the name of a line as text: its values in these columns, with commas in between. `parts` are the line's
+    /// day, team and route.
     #[must_use]
     pub fn name(self, parts: [&str; 3]) -> String {
         let parts = parts.into_iter().zip(self.0);
@@ -55,13 +56,14 @@ impl Columns {
         self.0[0]
     }
 
-    /// Returns the SQL expression for each column of a name.
+    /// Returns the SQL expressions for day, tenant and route: the column, or an empty text if the column is not
+    /// selected.
     pub(super) fn expressions(self) -> [&'static str; 3] {
         let [day, tenant, route] = self.0;
         [(day, "day"), (tenant, "tenant"), (route, "route")].map(|(is_named, name)| if is_named { name } else { "''" })
     }
 
-    /// Returns the parts of a line's name; a column that does not name the line is empty.
+    /// Returns a line's day, team and route, with an empty text for each column that is not selected.
     pub(super) fn keep(self, parts: [&str; 3]) -> [&str; 3] {
         let [day, tenant, route] = parts;
         let [has_day, has_tenant, has_route] = self.0;
@@ -85,7 +87,7 @@ impl FromStr for Columns {
     }
 }
 
-/// The lines that are asked for, in the order of their names.
+/// A request for lines of the ledger, in the order of their names.
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// The first day.
@@ -94,11 +96,11 @@ pub struct Selection {
     pub to: Day,
     /// The team; `None` for all.
     pub tenant: Option<TenantName>,
-    /// The columns that name a line.
+    /// The columns that name a line. Lines of the same name are summed.
     pub columns: Columns,
     /// The name of the line before the page; `None` if the page begins with the first line.
     pub after: Option<LineName>,
-    /// The largest number of lines.
+    /// The largest number of lines on the page.
     pub most: usize,
 }
 
@@ -109,21 +111,20 @@ impl Selection {
         Self { from, to, tenant: None, columns: Columns::ALL, after: None, most: usize::MAX }
     }
 
-    /// Returns the days that have to be read. If lines are named by their day, the first of these days is the day of
-    /// the line before the page, unless `from` is later.
+    /// Returns the days that have to be read for the page. If the day is a selected column, the days before that of the
+    /// line `after` are skipped.
     pub(super) fn span(&self) -> impl Iterator<Item = Day> {
         let (first, last) = (self.first(), self.to);
         std::iter::successors((first <= last).then_some(first), move |day| (*day < last).then(|| day.next()))
     }
 
-    /// Returns the first day that has to be read.
+    /// Returns the first day that has to be read for the page.
     pub(super) fn first(&self) -> Day {
         let after = self.after.as_ref().filter(|_| self.columns.has_day());
         after.and_then(|name| name.0[0].parse().ok()).map_or(self.from, |day: Day| day.max(self.from))
     }
 
-    /// Returns true if the whole days that were read have enough lines for the page, so that later days need not be
-    /// read. `lines` is the number of these lines.
+    /// Returns true if no further day has to be read. `lines` is the number of lines of the days that were read so far.
     pub(super) const fn is_full(&self, lines: usize) -> bool {
         self.columns.has_day() && lines > self.most
     }

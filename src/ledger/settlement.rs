@@ -7,10 +7,11 @@ use crate::base::name::TenantName;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-/// The keyed hash of an account and one of Iluma's ids, or of an account, a route and a reference.
+/// A keyed hash by which a call is found: of an account and Iluma's id of a record, or of an account, a route and a
+/// reference.
 pub(super) type CallName = [u8; 32];
 
-/// The claim of an idempotency key under which a call was made, as state knows it: the key's name and the claim's
+/// The claim of an idempotency key under which a call was made. The bytes are the key's pseudonym and the claim's
 /// token.
 pub type ClaimLink = [u8; 48];
 
@@ -127,7 +128,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// Returns the name in the API.
+    /// Returns the reason's name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -143,7 +144,8 @@ impl Why {
 pub(super) struct Closing {
     pub(super) call: Call,
     pub(super) end: End,
-    /// The reference of a booked call, if it is known by now, or of an outcome that another node reported.
+    /// The keyed hash of the reference of a booked call, if it is known by now. For an outcome that another node
+    /// reported, it is the hash that this node sent.
     pub(super) reference: Option<CallName>,
     /// True if the outcome is from a settlement that arrived before the call's own answer.
     pub(super) is_early: bool,
@@ -161,7 +163,7 @@ pub(super) struct Rules {
     pub(super) day: Day,
 }
 
-/// The call of a closing.
+/// The call that a closing ends, and the way to find it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Call {
     /// A call by its number in this journal.
@@ -173,9 +175,9 @@ pub(super) enum Call {
     /// The call of the record with this name or, if there is none, the oldest lost call with this reference. The first
     /// value is the name, the second the reference. No answer is known to have named the record.
     Referenced(CallName, CallName),
-    /// The lost call that the outcome of the record with this name has settled, through the reference. `Some` has the
-    /// call's number and the milliseconds of its booking, if the call is in this journal. `None` means that the call is
-    /// another node's.
+    /// A lost call that Redis has matched by reference with the outcome of the record with this name. `Some` is a call
+    /// of this journal: its number, and the time of its booking in milliseconds since 1970. `None` is a call of another
+    /// node.
     Paired(CallName, Option<(i64, i64)>),
 }
 
@@ -193,7 +195,7 @@ pub(super) enum End {
 #[derive(Debug, Default)]
 pub(super) struct Closings {
     pub(super) waiting: Vec<Closing>,
-    /// The number of closings so far.
+    /// The number of closings since the start of the process.
     pub(super) came: u64,
 }
 

@@ -33,14 +33,14 @@ pub(super) struct EndedCall {
     pub(super) price: u64,
 }
 
-/// All totals.
+/// The totals of all teams and routes.
 #[derive(Debug, Default)]
 pub(super) struct Totals(Mutex<Inside>);
 
 #[derive(Debug, Default)]
 struct Inside {
     routes: BTreeMap<(String, String), RouteTotals>,
-    /// Calls of each team whose outcome is not known now.
+    /// The number of calls whose outcome is not known now, for each team.
     unknown: BTreeMap<String, u64>,
 }
 
@@ -100,7 +100,7 @@ impl Totals {
         routes
     }
 
-    /// Returns the number of calls of every team whose outcome is not known now.
+    /// Returns the number of calls whose outcome is not known now, for each team.
     pub(super) fn unknown(&self, tenants: impl Iterator<Item = TenantName>) -> BTreeMap<String, u64> {
         let mut unknown = self.0.lock().unknown.clone();
         for tenant in tenants {

@@ -1,8 +1,10 @@
 //! The back-off of one endpoint as plain data: every method takes the time as an argument.
 //!
-//! Invariants: the refusal of a probe begins the next step, which has a longer wait; other refusals begin none, so
-//! calls that were refused together count as one step; one call probes at a time; a success of the probe ends the
-//! back-off.
+//! Invariants:
+//! - The refusal of a probe begins the next step, which has a longer wait.
+//! - Other refusals begin no step, so calls that were refused together count as one step.
+//! - One call probes at a time.
+//! - A success of the probe ends the back-off.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait without a `Retry-After`, before the random addition; from Iluma's document.
 const LONGEST: Duration = Duration::from_secs(60);
-/// The longest accepted `Retry-After`. A longer one is most likely upstream's mistake, and is cut to this.
+/// The longest accepted `Retry-After`. A longer value is most likely upstream's mistake, and is cut to this.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// The largest random addition to a wait, as a fraction of the wait. It keeps clients that were refused together from
 /// returning together.
@@ -28,7 +30,7 @@ pub(super) struct Backoff {
 /// The decision about a call to an endpoint that refuses calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BackoffDecision {
-    /// The call may probe.
+    /// The call may be sent: it finds out if the endpoint accepts calls again.
     Probe,
     /// No call may be sent for this time.
     Wait(Duration),
@@ -70,7 +72,7 @@ impl Backoff {
         Self { step, until: now + left, probe: None }
     }
 
-    /// Takes over the step and the rest of the wait that all nodes share. A probe of this node goes on.
+    /// Sets the step and the rest of the wait to the values that all nodes share. A probe of this node stays in flight.
     pub(super) fn follow(&mut self, now: Instant, step: u32, left: Duration) {
         (self.step, self.until) = (step, now + left);
     }
@@ -86,7 +88,7 @@ impl Backoff {
         }
     }
 
-    /// Decides about a call. If it may probe, it becomes the probe `number`.
+    /// Decides if a call may be sent. A call that may probe becomes the probe `number`.
     pub(super) fn decide(&mut self, now: Instant, number: u64) -> BackoffDecision {
         match self.until.saturating_duration_since(now) {
             Duration::ZERO if self.probe.is_some() => BackoffDecision::Probing,

@@ -2,9 +2,10 @@
 //!
 //! Iluma limits each method and path pattern separately.
 //!
-//! Invariants: a call to an endpoint that accepts calls costs one look-up in a map that is usually empty; a pass
-//! becomes invalid when its endpoint begins to refuse calls; if the probe's pass is dropped without a result, the next
-//! call may probe.
+//! Invariants:
+//! - A call to an endpoint that accepts calls costs one look-up in a map that is usually empty.
+//! - A pass becomes invalid when its endpoint begins to refuse calls.
+//! - If the probe's pass is dropped without a result, the next call may probe.
 
 use super::backoff::{Backoff, BackoffDecision, Refused};
 use super::shared::{Nodes, Probe, Seen};
@@ -68,10 +69,11 @@ impl Endpoints {
         }))
     }
 
-    /// Waits for permission to call an endpoint, until `deadline` at most.
+    /// Waits until an endpoint accepts calls, but not beyond `deadline`. Returns the permission for one call. `redis`
+    /// bounds the waits for Redis.
     ///
     /// # Errors
-    /// Returns the time after which to try again, if the endpoint still backs off at the deadline.
+    /// Returns the time after which to try again, if the endpoint would still back off at the deadline.
     pub(super) async fn pass(&self, endpoint: &Endpoint, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         let shared = &self.0;
         let number = shared.passes.fetch_add(1, Ordering::Relaxed);
@@ -180,7 +182,8 @@ impl Drop for Pass {
 }
 
 impl Shared {
-    /// Waits until the endpoint takes the call of `pass`, but not beyond `deadline`.
+    /// Waits until the endpoint accepts the call of `pass`, but not beyond `deadline`. The error is the time after
+    /// which to try again.
     async fn wait(&self, mut pass: Pass, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         loop {
             // The listener is made before the look, so that no change between them is missed.

@@ -21,7 +21,7 @@ pub(super) struct FairQueue(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Wakes the serving task for any reason other than time.
+    /// Wakes the task that grants slots before its timer ends.
     moved: Notify,
     clock: Clock,
     tasks: Tasks,

@@ -1,8 +1,10 @@
 //! `RateLimit` and `RateLimit-Policy`, the fields of draft-ietf-httpapi-ratelimit-headers-11.
 //!
-//! Invariants: the fields come from this node's memory; an answer gets the last built pair while that is younger than
-//! [`LIFETIME`], so under load the text is built once for many answers; a refusal lists its limit first, with 0
-//! remaining.
+//! Invariants:
+//! - The fields come from this node's memory.
+//! - An answer gets the last built pair of fields while this pair is younger than [`LIFETIME`], so under load it is
+//!   built once for many answers.
+//! - A refusal lists its limit first, with 0 remaining.
 
 use super::refusal::Refusal;
 use crate::config::Limit;
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// The time for which a built text is used again. Building takes about a microsecond, so one build in ten milliseconds
-/// costs nothing at any load. No team notices that values are so little out of date.
+/// costs nothing at any load. Values that are 10 ms old are exact enough for a team.
 const LIFETIME: Duration = Duration::from_millis(10);
 
 /// One limit of a tenant, as the fields show it.
@@ -30,7 +32,7 @@ pub(super) struct Item {
     pub(super) resets_in: Option<Duration>,
 }
 
-/// The fields of one answer.
+/// The values of `RateLimit` and `RateLimit-Policy` for one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimitFields {
     policy: HeaderValue,
@@ -56,8 +58,8 @@ struct Built {
 }
 
 impl RecentFields {
-    /// Returns the last built fields, or builds new ones if the last ones are too old. Returns `None` for a tenant
-    /// without limits.
+    /// Returns the fields that were built last. If they are too old, builds new fields from `items`. Returns `None` for
+    /// a tenant without limits.
     pub(super) fn get(&self, now: Instant, items: impl FnOnce() -> Vec<Item>) -> Option<RateLimitFields> {
         if let Some(built) = &*self.0.load()
             && now.saturating_duration_since(built.at) < LIFETIME

@@ -3,7 +3,8 @@
 //! Tenants' rates use governor. A fair queue needs operations that governor lacks: returning a slot, the wait for the
 //! next slot without taking it, a pause, another rate at run time.
 //!
-//! Invariant: in any span of time, no more tokens are taken than the burst plus those that the rate adds in that span.
+//! Invariant: in any span of time, the tokens that are taken are at most the burst plus the tokens that the rate adds
+//! in that span.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ impl Gcra {
         self.full_at.saturating_duration_since(now).saturating_sub(spare)
     }
 
-    /// Empties the bucket so that one token is there at `until`, and none before.
+    /// Empties the bucket: the next token is there at `until`, and no token is there earlier.
     pub(super) fn empty_until(&mut self, until: Instant) {
         self.full_at = self.full_at.max(until + self.interval() * (self.burst - 1));
     }

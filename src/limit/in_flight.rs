@@ -65,7 +65,7 @@ impl Drop for InFlightSlot {
     }
 }
 
-/// A bound on bytes that are held.
+/// A bound on the bytes of request bodies that are held in memory.
 #[derive(Debug, Default)]
 pub(super) struct ByteBudget {
     held: AtomicUsize,
@@ -94,7 +94,8 @@ impl ByteBudget {
     }
 }
 
-/// The bytes that one request holds, in the gateway's budget and in its tenant's. Dropping it gives them back.
+/// The bytes that one request holds, in the gateway's budget and in its tenant's. Dropping the value gives the bytes
+/// back.
 #[derive(Debug)]
 pub(super) struct HeldBytes {
     budgets: [Arc<ByteBudget>; 2],

@@ -171,8 +171,8 @@ impl Limits {
         }
     }
 
-    /// Admits one request of the tenant at `index`. It counts toward the limits of requests in flight and toward the
-    /// rate, or toward none of them if one refuses it.
+    /// Admits one request of the tenant at `index`. The request counts toward the limits of requests in flight and
+    /// toward the rate. A refused request counts toward none of these limits.
     ///
     /// # Errors
     /// Returns the limit that is reached.
@@ -228,8 +228,8 @@ impl Limits {
         Ok(Permit::new(InFlightSlot::free(), anonymous, None))
     }
 
-    /// Admits one upstream call of the tenant at `index`: waits while the call's endpoint backs off, counts the call
-    /// toward the quotas if it has a price, and waits for its slot in the fair queue. `redis` bounds the waits for
+    /// Admits one upstream call of the tenant at `index`. Waits while the call's endpoint backs off. Counts the call
+    /// toward the quotas if it has a price. Then waits for a slot in the fair queue. `redis` bounds the waits for
     /// Redis.
     ///
     /// # Errors
@@ -336,7 +336,7 @@ impl Limits {
         true
     }
 
-    /// Leaves the group of nodes.
+    /// Removes this node from the group of nodes that enforce the limits together.
     pub async fn leave(&self) {
         if let Some(nodes) = &self.nodes {
             nodes.leave().await;

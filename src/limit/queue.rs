@@ -1,8 +1,9 @@
-//! The fair queue of an account as plain data: its caller passes the time, and wakes the waiters.
+//! The fair queue of an account as plain data: its caller passes the time, and calls it when a slot is due.
 //!
-//! Invariants: while several tenants wait, each gets its share of the rate by weight, and unused shares go to the
-//! others by their weights (self-clocked fair queueing); an entry that would wait longer than `max_wait` is refused at
-//! once.
+//! Invariants:
+//! - While several tenants wait, each gets its share of the rate by weight. Unused shares go to the other waiting
+//!   tenants, by their weights (self-clocked fair queueing).
+//! - An entry that would wait longer than `max_wait` is refused at once.
 
 use super::gcra::Gcra;
 use super::shared::Want;
@@ -105,8 +106,8 @@ impl Queue {
         }
     }
 
-    /// Takes a slot if it is due now and no entry waits for one. Returns true if it took the slot, and always false if
-    /// all nodes grant slots together.
+    /// Takes a slot if a slot is due now and no entry waits. Returns true if it took the slot. If all nodes grant slots
+    /// together, it takes no slot and returns false.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         !self.is_far
             && self.waiting == 0

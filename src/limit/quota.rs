@@ -1,8 +1,11 @@
 //! Quotas of upstream calls a day, upstream calls a month, and rupiah a month.
 //!
-//! Invariants: a call is reserved before it is made; the reservation of a call that was never sent is given back;
-//! concurrent calls never take more than the quotas have left; a call is counted by all quotas, or by none if one
-//! refuses it; each day and each month begins at zero.
+//! Invariants:
+//! - A call is reserved before it is made.
+//! - The reservation of a call that was never sent is given back.
+//! - Concurrent calls never take more than the quotas have left.
+//! - A call is counted by all quotas, or by none if one quota refuses the call.
+//! - Each day and each month begins at zero.
 
 use super::meter::{Amounts, Bounds, Meter};
 use super::shared::{self, Ask, Mine, Nodes};
@@ -48,7 +51,7 @@ struct Inner {
     own: Amounts,
     /// The spending of the other nodes, as far as it is known.
     others: Amounts,
-    /// The spending of this node at the last exchange with the others. While Redis is out, only later spending is
+    /// The spending of this node at the last exchange with the other nodes. While Redis is out, only later spending is
     /// measured against this node's part.
     known: Amounts,
     /// A number that grows with every change.
@@ -165,8 +168,8 @@ impl Quota {
         }
     }
 
-    /// Returns the quotas of this node while Redis is out. Each is this node's spending at the last exchange with the
-    /// others, plus an equal part of the amount that was left then.
+    /// Returns the quotas of this node while Redis is out. Each quota is this node's spending at the last exchange with
+    /// the other nodes, plus an equal part of the amount that was left then.
     fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
         let part = |meter: Meter| {
             let (known, others) = (inner.known[meter as usize], inner.others[meter as usize]);
@@ -228,7 +231,7 @@ impl Counter {
         self.0.lock().give_back(day, [0, 0, rupiah]);
     }
 
-    /// Sends this node's amounts to the other nodes, and takes over theirs.
+    /// Sends this node's amounts to the other nodes, and stores the amounts that they sent.
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
         let mine = self.on_day(day).mine();
         let ask = Ask { day, mine, bounds: [None; 3] };

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SECOND: f64 = 1e9;
-/// The part of the rate that all nodes share equally while demand exceeds the rate. It lets a node that had no requests
-/// admit its next one, and is far below the tolerance of the limit.
+/// The part of the rate that all nodes share equally while demand exceeds the rate. With it, a node that had no
+/// requests can admit its next request. It is far below the tolerance of the limit.
 const LEAST_PART: f64 = 0.03;
 /// The smallest part of a rate. For a rate of one request per second, it is one request in eleven days.
 const SMALLEST_PART: f64 = 1e-6;
@@ -137,7 +137,7 @@ impl Part {
 }
 
 /// The arrival time of GCRA: the moment at which the bucket will be full again, in nanoseconds since the rate was made.
-/// It outlives the limiters that read it, each of which counts from its own `start`.
+/// The limiters of all parts use the same `at`; each limiter counts its own time from `start`.
 #[derive(Debug)]
 struct ArrivalTime {
     at: Arc<AtomicU64>,
@@ -339,7 +339,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Three nodes with a constant demand, in any proportion, admit as many requests as one node would.
+        /// Three nodes that share a rate admit as many requests as one node would, in whatever proportion the requests
+        /// arrive.
         #[test]
         fn one_a_second_shared_by_three_nodes_admits_sixty_a_minute(
             demand in prop::collection::vec(prop::array::uniform3(20_u32..100), 60),
@@ -349,8 +350,8 @@ mod tests {
             prop_assert!((57..=63).contains(&admitted), "{admitted} in a minute");
         }
 
-        /// In any sequence of demands, and however often parts change, all nodes together admit the burst once (and one
-        /// request a node), and from then on the rate.
+        /// All nodes together admit the burst once, one more request for each node, and then the rate. This holds for
+        /// any sequence of demands and of parts.
         #[test]
         fn a_burst_is_never_had_twice(
             burst in 1_u32..40,

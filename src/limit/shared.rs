@@ -1,9 +1,11 @@
 //! Limits that several nodes enforce together, in Redis.
 //!
-//! Invariants: each decision is one script, on Redis' own time, so the nodes' clocks do not matter; a node's demand and
-//! counts expire or are replaced by its next message, so a dead node holds nothing for long and a repeated message
-//! counts once; while Redis is out a node takes its part of each limit, by the last known number of nodes, and reports
-//! it afterwards.
+//! Invariants:
+//! - Each decision is one script, on Redis' own time, so the nodes' clocks do not matter.
+//! - A node's demand and counts expire, or the node's next message replaces them. So a dead node holds nothing for
+//!   long, and a repeated message counts once.
+//! - While Redis is out, a node takes its part of each limit, by the last known number of nodes, and reports its use
+//!   afterwards.
 
 use super::backoff::{JITTER, Refused};
 use super::meter::{Amounts, Bounds, Meter};
@@ -20,7 +22,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(50);
 /// The timeout of a report to other nodes. No request waits for a report.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The longest time that a node may hold a probe. After it another node may probe. By default no call takes longer.
+/// The longest time that a node may hold a probe. After this time another node may probe. It is as long as the default
+/// of `upstream.timeout`.
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 /// The nodes that enforce limits together. Clones share the connection to Redis.
@@ -49,7 +52,7 @@ pub(super) enum Changed {
 }
 
 impl BackoffNews {
-    /// Returns the next news; `None` once there are no more.
+    /// Returns the next news; `None` once no more news can come.
     pub(super) async fn next(&mut self) -> Option<Changed> {
         match self.0.recv().await {
             Ok(account) => Some(Changed::One(account)),
@@ -67,7 +70,7 @@ pub(super) struct Want {
     pub(super) count: usize,
 }
 
-/// The answer of Redis to a demand.
+/// The answer of Redis to a node's demand for slots.
 #[derive(Debug)]
 pub(super) struct Given {
     /// The tenants that get slots now, each with the number of its slots.
@@ -95,7 +98,8 @@ pub(super) struct Ask {
     pub(super) bounds: Bounds,
 }
 
-/// An endpoint that refuses calls, as all nodes know it.
+/// An endpoint that refuses calls, with the back-off that all nodes share: its step, and the time that is left of its
+/// wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) endpoint: String,
@@ -108,7 +112,7 @@ pub(super) struct Seen {
 pub(super) enum Probe {
     /// The endpoint accepts calls again.
     Free,
-    /// The node has the probe.
+    /// The node may send the probe.
     Granted,
     /// The endpoint still backs off, or another node probes. `left` is the time after which to ask again.
     Wait { step: u32, left: Duration },

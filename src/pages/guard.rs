@@ -27,8 +27,8 @@ pub async fn session<T>(
     Ok(session.filter(|session| method.is_safe() || is_own_order(session, headers)))
 }
 
-/// Returns true if an order comes from the session's own pages: it carries the session's secret value, or without such
-/// a value this host's origin.
+/// Returns true if an order comes from the session's own pages. The order must carry the session's secret value. If it
+/// carries no value at all, its `origin` must be this host.
 fn is_own_order<T>(session: &Session<T>, headers: &HeaderMap) -> bool {
     if let Some(given) = headers.get(CSRF) {
         return session.has_value(given.as_bytes());

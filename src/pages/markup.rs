@@ -1,4 +1,4 @@
-//! The frame that all pages share: head, login form, place of refusals, dialog.
+//! The elements that all pages share: the head, the log-in form, the elements for messages, and the dialog.
 
 use super::assets::Assets;
 use maud::{DOCTYPE, Markup, html};

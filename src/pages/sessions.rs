@@ -3,9 +3,11 @@
 //! Sessions are in state, so that every node knows them and a restart ends none. While state can't be read, a node uses
 //! its copies of sessions that it has read recently, because operators need the console most during an outage.
 //!
-//! Invariants: only a keyed hash of a session's id is stored, and the hash of a secret is stored in a form that can't
-//! be read without the id; a session ends when the secret that opened it is removed or replaced; a copy of a session
-//! ends at the time at which the session ends if no further request comes.
+//! Invariants:
+//! - State has only a keyed hash of a session's id. It has the hash of the secret in a form that can't be read without
+//!   the id.
+//! - A session ends when the secret that opened it is removed or replaced.
+//! - A node's copy of a session ends when the session would end without further requests.
 
 use crate::base::clock::Clock;
 use crate::base::keyring;
@@ -26,14 +28,16 @@ const DIGITS: usize = 64;
 /// SHA-256 of a secret.
 type Hash = [u8; 32];
 
-/// The session of a request. `T` is the type of the secret's standing: an operator's role, or a team's key.
+/// The session of a request. `T` is an operator's role in the console, and the SHA-256 of a team's key in the team
+/// portal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session<T> {
     /// The name of the token that opened the session, or of the team whose key opened it.
     pub holder: Arc<str>,
-    /// The current standing of the secret that opened the session.
+    /// The role or the key that belongs to the session's secret at the time of this request.
     pub standing: T,
-    /// The value that orders from the session's pages carry, against cross-site request forgery.
+    /// The secret value that orders from the session's pages must carry. It protects against cross-site request
+    /// forgery.
     pub csrf: Arc<str>,
 }
 
@@ -62,8 +66,8 @@ impl Sessions {
         Self { kind, state, clock, copies: Mutex::default() }
     }
 
-    /// Opens a session for `holder`, whose secret has the hash `secret`. Returns the session's id, 64 hex digits, which
-    /// is the value of the cookie.
+    /// Opens a session for `holder`: the name of an operator's token or of a team. `secret` is the hash of the holder's
+    /// secret. Returns the session's id, 64 hex digits, which is the value of the cookie.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -73,9 +77,10 @@ impl Sessions {
         Ok(id)
     }
 
-    /// Returns the session with this id, and restarts its idle time. `standing` gets the holder's name and the hash of
-    /// the secret that opened the session. It returns the present standing of that secret, or `None` if the secret is
-    /// no longer valid; `None` ends the session. Returns `None` if there is no valid session.
+    /// Returns the session with this id, and restarts its idle time. Returns `None` if there is no valid session.
+    /// `standing` is a function of the holder's name and the hash of the secret that opened the session. The function
+    /// returns the role or the key that belongs to the secret now. If it returns `None`, the secret is no longer valid,
+    /// and the session ends.
     ///
     /// # Errors
     /// Returns an error if state can't be read, and this node has no recent copy of the session.
@@ -107,8 +112,8 @@ impl Sessions {
         self.state.close_session(self.kind, id).await
     }
 
-    /// Returns the session that state has; `None` if state has no such session. If state can't be read, returns this
-    /// node's copy of the session.
+    /// Returns the session in state; `None` if state has no such session. If state can't be read, returns this node's
+    /// copy of the session, or an error if there is no copy.
     async fn stored(&self, id: &str) -> Result<Option<StoredSession>, StateError> {
         let name = derived(id, "copy");
         match self.state.session(self.kind, id).await {
@@ -141,8 +146,8 @@ impl Sessions {
     }
 }
 
-/// Hides a secret's hash, or reveals a hidden hash, by XOR with 32 bytes that are derived from the session's id. So a
-/// person with a copy of state can't guess a weak token: the copy does not contain the id.
+/// Hides a secret's hash, or reveals a hidden hash, by XOR with 32 bytes that are derived from the session's id. State
+/// does not contain the id. So a person with a copy of state can't guess a weak token.
 fn masked(id: &str, secret: &Hash) -> Hash {
     let mask = derived(id, "secret");
     std::array::from_fn(|at| secret[at] ^ mask[at])

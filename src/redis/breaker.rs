@@ -1,4 +1,4 @@
-//! The circuit breaker around a Redis: while it is open only the keeper sends commands, which are probes.
+//! The circuit breaker around a Redis: while it is open, only its own loop sends commands, which are probes.
 //!
 //! Invariants: at most one connection is in use; a connection that failed is never used again; a cause is logged only
 //! once until Redis answers again.
@@ -18,8 +18,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-/// The pause after a failure. It varies at random by up to a quarter, so that nodes do not probe in step. With the time
-/// of a probe it is far below the 5 s in which operation must be normal again.
+/// The pause after a failure. It varies at random by up to a quarter, so that nodes do not probe in step. A pause and a
+/// probe together take far less than the 5 s in which operation must be normal again.
 const COOL_OFF: Duration = Duration::from_millis(500);
 /// The interval of probes while Redis answers.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -36,9 +36,9 @@ pub(super) struct Breaker {
     up: watch::Sender<bool>,
     /// The time of the last change: Redis began to answer, or stopped answering.
     since: Mutex<SystemTime>,
-    /// Each different cause of the outage since Redis last answered.
+    /// The different causes of the outage, since Redis last answered.
     causes: watch::Sender<Vec<Cause>>,
-    /// Notifies the keeper that the connection can't be used any more.
+    /// Notifies the loop of [`keep`](Self::keep) that the connection can't be used any more.
     broken: Notify,
     channels: BTreeMap<String, broadcast::Sender<Vec<u8>>>,
 }
@@ -111,7 +111,7 @@ impl Breaker {
         self.connection.load_full()
     }
 
-    /// Opens another connection to the server of the current one.
+    /// Opens another connection to the server of the current connection.
     pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
         self.connector.another().await
     }

@@ -54,7 +54,7 @@ impl Budget {
     /// Returns the output of `work`, which waits for Redis; `None` if the remaining time ends first. The time of the
     /// wait is spent from the budget.
     pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        /// Spends the time even if the waiting future is dropped.
+        /// A guard that spends the time of the wait, even if the waiting future is dropped.
         struct Charge<'a>(&'a Budget, Instant);
         impl Drop for Charge<'_> {
             fn drop(&mut self) {

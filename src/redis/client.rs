@@ -1,8 +1,10 @@
 //! The client of one Redis.
 //!
-//! Invariants: a request waits for Redis no longer than its [`Budget`]; while Redis is out no request sends a command,
-//! only the keeper of the [`Breaker`] does; a Redis that hangs, loads, refuses writes, is full or sends invalid answers
-//! counts as out, like a Redis that can't be reached.
+//! Invariants:
+//! - A request waits for Redis no longer than its [`Budget`].
+//! - While Redis is out, requests send no commands. Only the loop of the [`Breaker`] sends them.
+//! - A Redis that hangs, loads, refuses writes, is full or sends invalid answers counts as out, like a Redis that can't
+//!   be reached.
 
 use super::breaker::Breaker;
 use super::budget::Budget;
@@ -155,9 +157,9 @@ impl RedisClient {
         self.0.breaker.up()
     }
 
-    /// Waits until Redis is out. A task that waits for a message can't distinguish a hanging Redis from one without
-    /// messages, so Redis is probed meanwhile. Each probe may take as long as `budget` had at its beginning, and spends
-    /// nothing from it.
+    /// Waits until Redis is out. A task that waits for a message can't distinguish a Redis that hangs from a Redis that
+    /// has no messages. So this method probes Redis meanwhile. Each probe may take the whole time that `budget` had at
+    /// its beginning. It spends nothing from `budget`.
     pub async fn out(&self, budget: &Budget) {
         let mut up = self.watch();
         loop {
@@ -307,7 +309,7 @@ impl std::fmt::Debug for RedisClient {
     }
 }
 
-/// Connects to a Redis once. Returns the reason why it can't be used; `None` if it can.
+/// Connects to a Redis once. Returns the reason why this Redis can't be used, or `None` if it can be used.
 pub async fn examine(target: &config::RedisTarget, keys: KeySpace) -> Option<Cause> {
     match Connector::new(target, keys, &[]) {
         Ok(connector) => connector.connect(|_| Ok(())).await.err(),

@@ -68,7 +68,8 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Opens another connection to the server of the last one. The new connection receives no published messages.
+    /// Opens another connection to the server of the last connection. The new connection receives no published
+    /// messages.
     pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
         let client = self.located.lock().as_ref().map(|located| located.client.clone());
         opened(&client.ok_or(Cause::Disconnected)?).await
@@ -79,9 +80,8 @@ impl Connector {
         self.topology.is_cluster()
     }
 
-    /// Opens a connection to the server that holds `key`, which may be another node of a cluster. The future is boxed,
-    /// because the future of a request that waits for it would otherwise contain every step of a search through a
-    /// cluster.
+    /// Opens a connection to the server that holds `key`, which may be another node of a cluster. The future is boxed.
+    /// Otherwise the future of each request would be as large as that of a search through a cluster.
     pub(super) fn to_owner_of<'a>(&'a self, key: &'a RedisKey) -> BoxFuture<'a, Result<MultiplexedConnection, Cause>> {
         async move { opened(&self.topology.locate(key).await?.client).await }.boxed()
     }

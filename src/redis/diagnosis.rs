@@ -91,7 +91,7 @@ pub enum Cause {
     /// The sentinels know no primary of that name.
     #[error("the sentinels know no primary {0:?}: correct sentinel.master, or let them watch it")]
     UnknownMaster(String),
-    /// The sentinels can't be reached or refuse.
+    /// No sentinel can be reached, or the sentinels refuse the query. The value is the reason.
     #[error("no sentinel answers: {0}")]
     Sentinels(Box<Cause>),
     /// The servers are not a cluster.
@@ -129,9 +129,9 @@ pub enum Cause {
         "state.redis.replicas is {wanted} and Redis has {in_sync} in sync: callbacks are answered 503 until there are {wanted}"
     )]
     ReplicasMissing {
-        /// The replicas that a callback needs.
+        /// The number of replicas that must have a callback before it is acknowledged.
         wanted: u32,
-        /// The replicas that are in sync.
+        /// The number of replicas in sync.
         in_sync: u32,
     },
     /// A failover may promote a replica that lacks acknowledged callbacks.
@@ -142,7 +142,7 @@ pub enum Cause {
     ReplicasUnawaited {
         /// The number of replicas that must have a callback before it is acknowledged.
         wanted: u32,
-        /// The replicas that are in sync.
+        /// The number of replicas in sync.
         in_sync: u32,
     },
     /// The user lacks the permission for `WAIT`.
@@ -314,7 +314,7 @@ impl<'a> ServerInfo<'a> {
     }
 
     /// Returns the fault that keeps a server from being used, if any. `cluster` is true if a cluster is expected. A
-    /// server that says nothing about itself counts as good: a fault shows when it is used.
+    /// server whose INFO is empty or lacks a field counts as good. If it has a fault, the first commands will fail.
     pub(super) fn fault(self, cluster: bool) -> Option<Cause> {
         let version = self.field("redis_version").and_then(Version::parse);
         if let Some(version) = version.filter(|version| *version < OLDEST) {

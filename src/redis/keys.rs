@@ -1,9 +1,12 @@
 //! The names of all keys and channels of gateways in Redis.
 //!
-//! Invariants: every name of the current layout, except [`root_sentinel`], begins with one hash tag,
-//! `{iluma-gateway:<hex>}`, so a cluster keeps all of them in one slot and a script may use any of them; the Redis user
-//! needs access to the keys `{iluma-gateway:*`; gateways with the same root key share these names; a name contains no
-//! data of a request, only names from the configuration and the route table, nodes, dates and keyed hashes.
+//! Invariants:
+//! - Every name of the current layout, except [`root_sentinel`], begins with the same hash tag,
+//!   `{iluma-gateway:<hex>}`. So a cluster keeps all keys in one slot, and a script may use any of them.
+//! - The Redis user needs access to the keys `{iluma-gateway:*`.
+//! - Gateways with the same root key share these names.
+//! - A name contains no data of a request, only names from the configuration and the route table, nodes, dates and
+//!   keyed hashes.
 //!
 //! The keys of state are named in `scripts/state/prelude.lua`, below [`KeySpace::state`].
 
@@ -13,11 +16,11 @@ use crate::iluma::person::Tag;
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 use std::sync::Arc;
 
-/// The version of the layout, which covers the names below and their values. A change that neighbouring versions of the
-/// gateway can't share gets the next number.
+/// The version of the layout: of the names below, and of the formats of their values. A change gets the next number if
+/// the gateway's previous version can't work with the new layout.
 pub(super) const LAYOUT_VERSION: u32 = 1;
 
-/// The end of the key of a cache entry's copy.
+/// The suffix of a key that holds the copy of a cache entry.
 const COPY: &[u8] = b":copy";
 
 /// The name of a key in Redis. Only a [`KeySpace`] makes names.
@@ -71,7 +74,7 @@ impl ToSingleRedisArg for Channel {}
 /// The readable part of a cache entry's name: its subject, and the tenant of a private entry.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryScope<'a> {
-    /// The name of the subject of the entry's answer.
+    /// The name of the subject of the stored answer, such as `bank`.
     pub subject: &'a str,
     /// The tenant of an entry that serves one tenant only; `None` for a shared entry.
     pub private: Option<&'a TenantName>,
@@ -85,7 +88,7 @@ pub struct KeySpace {
 }
 
 impl KeySpace {
-    /// Returns the names of all gateways with this root key.
+    /// Makes the key space that all gateways with this root key share.
     #[must_use]
     pub fn new(root: &[u8; 32]) -> Self {
         let [a, b, c, d] = *keyring::derive::<4>(root, "namespace v1");
@@ -173,21 +176,22 @@ impl KeySpace {
         self.key(&format!("ledger:reply:{name}"))
     }
 
-    /// Returns the key of the sorted set of lost calls with one reference. `reference` is its keyed hash.
+    /// Returns the key of the sorted set with the lost calls that have the same reference. `reference` is its keyed
+    /// hash.
     #[must_use]
     pub fn ledger_lost(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:lost", reference)
     }
 
-    /// Returns the key of the Redis hash with the reported outcomes that wait for a lost call. They are about records
-    /// with one reference, whose keyed hash is `reference`.
+    /// Returns the key of the Redis hash with the records' reported outcomes that wait for a lost call. All these
+    /// records have the same reference, whose keyed hash is `reference`.
     #[must_use]
     pub fn ledger_said(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:said", reference)
     }
 
-    /// Returns the key of the Redis hash with the records whose outcome was given to a lost call. These records have
-    /// one reference, whose keyed hash is `reference`.
+    /// Returns the key of the Redis hash with the records whose outcome was given to a lost call. All these records
+    /// have the same reference, whose keyed hash is `reference`.
     #[must_use]
     pub fn ledger_used(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:used", reference)
@@ -223,7 +227,7 @@ impl KeySpace {
         self.key("key-sentinels")
     }
 
-    /// Returns the key of the sorted set of the audit log's ids.
+    /// Returns the key of the sorted set with the ids of the audit log's entries.
     #[must_use]
     pub fn audit_ids(&self) -> RedisKey {
         self.key("audit:ids")
@@ -235,7 +239,7 @@ impl KeySpace {
         self.key("audit:entries")
     }
 
-    /// Returns the key of the sorted set of the ids of erasure receipts.
+    /// Returns the key of the sorted set with the ids of erasure receipts.
     #[must_use]
     pub fn erasure_ids(&self) -> RedisKey {
         self.key("erasures:ids")
@@ -247,7 +251,7 @@ impl KeySpace {
         self.key("erasures:entries")
     }
 
-    /// Returns the key of the number of the registry's last change.
+    /// Returns the key that holds the number of the last change to the registry.
     #[must_use]
     pub fn registry_number(&self) -> RedisKey {
         self.key("registry:number")
@@ -315,8 +319,8 @@ impl KeySpace {
         key.ends_with(COPY)
     }
 
-    /// Returns a pattern for the keys of cache entries. `subject` and `private`, the tenant of private entries, may be
-    /// `*`.
+    /// Returns a pattern for the keys of cache entries. `subject` is the entries' subject, and `private` is the tenant
+    /// of private entries or `-` for shared entries. Each may be `*` for all.
     #[must_use]
     pub fn cache_entries(&self, subject: &str, private: &str) -> RedisKey {
         self.key(&format!("cache:entry:{subject}:{private}:*"))
@@ -328,19 +332,20 @@ impl KeySpace {
         self.named("cache:lease", key)
     }
 
-    /// Returns the key of the result of a call that is not cached, for waiters on other nodes.
+    /// Returns the key that holds the result of a call whose answer is not cached. Requests on other nodes wait for it.
     #[must_use]
     pub fn cache_result(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:result", key)
     }
 
-    /// Returns the key of the mark that a node waits for an entry.
+    /// Returns the key of a mark that is set while a node waits for an entry.
     #[must_use]
     pub fn cache_wanted(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:wanted", key)
     }
 
-    /// Returns the key of the cache slot of a pending request. `id` is the keyed hash of the request's id at Iluma.
+    /// Returns the key that names the place in the cache for the final answer to a pending request. `id` is the keyed
+    /// hash of the request's id at Iluma.
     #[must_use]
     pub fn cache_pending(&self, id: &[u8; 32]) -> RedisKey {
         self.named("cache:pending", id)
@@ -364,13 +369,13 @@ impl KeySpace {
         self.key("cache:epochs")
     }
 
-    /// Returns the key of the number of the cache's last change.
+    /// Returns the key that holds the number of the last change to the cache, such as a purge.
     #[must_use]
     pub fn cache_number(&self) -> RedisKey {
         self.key("cache:number")
     }
 
-    /// Returns the key of the sorted set of the cache's changes, by number.
+    /// Returns the key of the sorted set with the changes to the cache, ordered by their numbers.
     #[must_use]
     pub fn cache_changes(&self) -> RedisKey {
         self.key("cache:changes")
@@ -382,7 +387,7 @@ impl KeySpace {
         self.key("cache:membership")
     }
 
-    /// Returns the key of the number of entries that nodes removed from memory because of the change with this number.
+    /// Returns the key that counts the entries that nodes removed from memory because of the change `number`.
     #[must_use]
     pub fn cache_removed(&self, number: u64) -> RedisKey {
         self.key(&format!("cache:removed:{number}"))

@@ -1,8 +1,10 @@
 //! Writes that count as done only once replicas have them, so that a failover does not lose them.
 //!
-//! Invariants: Redis' WAIT covers the writes of its own connection, so a write and its WAIT have a connection for
-//! themselves; a connection that failed, or whose answer was not awaited, is never used again; a write is done only if
-//! the primary is still the same after its WAIT.
+//! Invariants:
+//! - Redis' WAIT covers only the writes of its own connection. So a write and its WAIT have a connection for
+//!   themselves.
+//! - A connection that failed, or whose answer was not awaited, is never used again.
+//! - A write is done only if the primary is still the same after its WAIT.
 
 use super::budget::Budget;
 use super::client::{RedisClient, RedisFailure};
@@ -34,7 +36,8 @@ pub struct ReplicatedWriter {
 /// A connection for one write at a time.
 struct Dedicated {
     connection: MultiplexedConnection,
-    /// The client's connection when this one was opened. A later connection of the client may lead to another server.
+    /// The client's connection at the time when this connection was opened. A later connection of the client may lead
+    /// to another server.
     main: Arc<MultiplexedConnection>,
 }
 

@@ -1,7 +1,7 @@
 //! Locates the server that holds the gateway's keys: one server, sentinels, or a cluster.
 //!
-//! The server is the one that the URL names, the primary that the sentinels name, or the cluster node that owns the
-//! keys' slot.
+//! The configuration decides which server this is: the server in the URL, the primary that the sentinels name, or the
+//! cluster node that owns the keys' slot.
 //!
 //! Invariant: the answer of one sentinel or of one node of a cluster is never trusted alone: the located server itself
 //! must say that it is a primary, and accept the keys.
@@ -23,7 +23,8 @@ use tokio::time::timeout;
 
 /// The timeout of a query to a sentinel or to a cluster node. Two such queries fit into the second that a start waits.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(400);
-/// The largest number of cluster nodes that are remembered besides the configured nodes, in case all of those are gone.
+/// The largest number of cluster nodes that are remembered besides the configured nodes. They are asked too, in case
+/// all configured nodes are gone.
 const MOST_KNOWN: usize = 16;
 
 /// The servers, and the credentials for them.

@@ -7,24 +7,29 @@ use http_body::Body;
 /// The largest request body in bytes that is read whole. Real bank and watchlist requests have a few hundred bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
 
-/// The reason why a request body cannot be used. Iluma never receives such a body whole.
+/// The reason why a request body can't be used. Iluma receives no part of such a body, or a part without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is larger than [`LARGEST_BODY`]. The answer is a 413.
     #[error("the request body is larger than 1 MiB")]
     TooLarge,
-    /// The gateway, or the tenant, holds as many bytes of request bodies as allowed. The answer is a 503.
+    /// The gateway as a whole, or this tenant, already holds as many bytes of request bodies as it may. The answer is a
+    /// 503.
     #[error("too many request bodies are held at once (server.max_buffered), so nothing was sent; try again later")]
     NoRoom,
     /// The client sent nothing for too long, or the whole body did not arrive in time. The answer is a 408.
     #[error("the request body did not arrive in time")]
     TooSlow,
-    /// The client hung up, or broke its own framing. The answer is a 400, if the client is still there.
+    /// The client closed the connection, or its framing is malformed. The answer is a 400, if the client still receives
+    /// it.
     #[error("the request body was cut off")]
     CutOff,
     /// The body has a content encoding that this route can't read, or is too large once it is decoded. The answer is a
     /// 400.
-    #[error("this route can't read an encoded body; send it without content-encoding")]
+    #[error(
+        "this route can't read the body with its content-encoding, or it is larger than 16 MiB once it is decoded; send it \
+         without content-encoding"
+    )]
     Encoded,
     /// The type or the charset of the body is not supported, or the type is given twice. The answer is a 400.
     #[error(
@@ -58,8 +63,8 @@ impl<E> From<NotWhole<E>> for BodyError {
     }
 }
 
-/// Reads a whole body of at most [`LARGEST_BODY`]. `room` is called before further bytes are held, and returns false if
-/// there is no room for them.
+/// Reads a whole body of at most [`LARGEST_BODY`] bytes. Before each piece is held, `room` gets its number of bytes,
+/// and returns false if there is no room for them.
 ///
 /// # Errors
 /// Returns an error if the body is too large, finds no room, is too slow or cut off.

@@ -10,10 +10,10 @@ pub struct Boundary {
 }
 
 impl Boundary {
-    /// Reads the boundary from a content type. Returns `None` if the type is not `multipart/form-data` with exactly one
-    /// boundary of 1 to 70 characters (RFC 2046, section 5.1.1). Returns `None` too if the parameters are malformed, or
-    /// name a charset other than UTF-8. A boundary with spaces, which the RFC allows, is refused because some parsers
-    /// refuse it.
+    /// Reads the boundary from a content type. The type must be `multipart/form-data` with exactly one boundary of 1 to
+    /// 70 characters (RFC 2046, section 5.1.1). Returns `None` for any other type or boundary, for malformed
+    /// parameters, and for a charset other than UTF-8. A boundary with spaces is refused too: the RFC allows it, but
+    /// some parsers refuse it.
     #[must_use]
     pub fn of(content_type: &[u8]) -> Option<Self> {
         let end = content_type.iter().position(|b| *b == b';')?;

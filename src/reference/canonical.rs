@@ -4,7 +4,8 @@
 
 use std::borrow::Cow;
 
-/// The canonical encoding of members. They are sorted by name, and a length precedes each name and each value.
+/// The maker of the canonical encoding of members. In it, members are sorted by name, and a length precedes each name
+/// and each value.
 pub(super) struct Canonical<'a> {
     members: Vec<(Cow<'a, str>, Value<'a>)>,
 }

@@ -14,13 +14,13 @@ pub struct RequestContent {
     pub parameters: Vec<u8>,
     /// The caller's reference as JSON text with its quotes; `None` if it is absent or null.
     pub reference: Option<Bytes>,
-    /// The reason why the answer must not be shared, if any.
+    /// The reason why the answer must not be shared with other requests; `None` if it may be.
     pub ambiguity: Option<Ambiguity>,
     /// The body, with the position at which the prefix is inserted; `None` if the body can't be read.
     pub(super) place: Option<InsertPoint>,
 }
 
-/// Compares parameters, reference and ambiguity. The spelling of the bodies does not matter.
+/// Compares the parameters, the reference and the ambiguity. The bytes of the bodies may differ.
 impl PartialEq for RequestContent {
     fn eq(&self, other: &Self) -> bool {
         self.parameters == other.parameters && self.reference == other.reference && self.ambiguity == other.ambiguity
@@ -29,7 +29,7 @@ impl PartialEq for RequestContent {
 
 impl Eq for RequestContent {}
 
-/// The reason why a request must bypass the cache.
+/// The reason why a request must bypass the cache: two readers may understand it differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ambiguity {
     /// A member is given twice: Iluma may read either one.
@@ -43,15 +43,15 @@ pub enum Ambiguity {
 }
 
 impl RequestContent {
-    /// Returns the content of a request that could not be parsed. It is used on routes on which Iluma judges such
-    /// requests.
+    /// Returns the content of a request that could not be parsed. Some routes forward such a request, and leave the
+    /// refusal to Iluma.
     #[must_use]
     pub const fn unreadable() -> Self {
         Self { parameters: Vec::new(), reference: None, ambiguity: Some(Ambiguity::Unreadable), place: None }
     }
 
-    /// Returns the reference of a request, from its body or from its query (`in_query`). Returns `None` if neither has
-    /// one.
+    /// Returns the reference of a request as JSON text: that of this body, or that of the query (`in_query`). Returns
+    /// `None` if neither has a reference.
     ///
     /// # Errors
     /// Returns an error if both have a reference: Iluma may read either one.

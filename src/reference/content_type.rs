@@ -12,7 +12,7 @@ pub enum Kind {
     Json,
     /// `application/x-www-form-urlencoded`, which is read whole and parsed.
     Form,
-    /// `multipart/form-data`, which streams.
+    /// `multipart/form-data`, which is processed while it is forwarded.
     Multipart(Boundary),
 }
 
@@ -103,7 +103,7 @@ pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     !matches!(Encoding::of(headers), Ok(None))
 }
 
-/// Returns a content type without its parameters.
+/// Returns a content type without its parameters, such as `text/html` for `text/html; charset=utf-8`.
 #[must_use]
 pub fn essence(value: &HeaderValue) -> &[u8] {
     let value = value.as_bytes();
@@ -111,7 +111,7 @@ pub fn essence(value: &HeaderValue) -> &[u8] {
 }
 
 /// Returns the charsets that a content type names, in the order of its parameters. A parameter `charset*` (RFC 8187)
-/// yields `*`.
+/// counts as the charset `*`.
 pub(super) fn charsets(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let parameters = value.as_bytes().split(|b| *b == b';').skip(1).map(<[u8]>::trim_ascii);
     parameters.filter_map(|parameter| {

@@ -1,8 +1,8 @@
 //! The fingerprint of a request's body, made while the body is read or forwarded.
 //!
 //! Two requests under one idempotency key are the same if their fingerprints are the same. Invariants: a multipart body
-//! is compared part by part, any other body byte by byte; the body passes unchanged; at most [`LARGEST_BODY`] bytes are
-//! held, if there is room for them, so that the persons of the request can be found.
+//! is compared part by part, any other body byte by byte; the body passes unchanged; to find the persons of the
+//! request, at most [`LARGEST_BODY`] bytes are held, if there is room for them.
 
 use super::body::{BodyError, LARGEST_BODY};
 use super::content_type::{self, Charset, Kind};
@@ -21,8 +21,8 @@ use std::task::{Context, Poll, ready};
 /// The fingerprint of a body that arrived whole.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// The hash of the parts of a multipart body, or of all bytes of any other body. A malformed multipart body counts
-    /// as another body.
+    /// The hash of the parts of a multipart body, or of all bytes of any other body. A malformed multipart body is
+    /// hashed by its bytes too.
     pub hash: [u8; 32],
     /// The number of bytes in the body.
     pub length: u64,
@@ -37,11 +37,12 @@ pub enum Readable {
     Text(Bytes),
     /// The fields of a form with files: names and values.
     Fields(Vec<(String, String)>),
-    /// Nothing: the body is too large, found no room, is encoded, has another charset, or is malformed multipart.
+    /// Nothing: the body is too large, could not be held for lack of room, is encoded, has an unsupported charset, or
+    /// is malformed multipart.
     Nothing,
 }
 
-/// The fingerprint of a body that is still arriving, for code that does not hold the body.
+/// The fingerprint of a body that is still arriving. Code that no longer has the body reads it here.
 #[derive(Default)]
 pub struct Fingerprinting {
     length: AtomicU64,
@@ -62,7 +63,7 @@ impl Fingerprinting {
     }
 }
 
-/// A body that is forwarded unchanged. Its fingerprint is made while it passes, if one is wanted.
+/// A body that is forwarded unchanged. If wanted, its fingerprint is made while it passes.
 pub struct FingerprintedBody<B> {
     body: B,
     maker: Option<Box<Maker>>,
@@ -75,20 +76,20 @@ struct Maker {
     bytes: Sha256,
     /// Reads the parts of a multipart body; `None` for other bodies, and once the body is malformed.
     parts: Option<Box<Rewriter>>,
-    /// The bytes so far; `None` if they are not held.
+    /// The pieces that have arrived; `None` if they are not held.
     held: Option<Vec<Bytes>>,
     room: Room,
     result: Arc<Fingerprinting>,
 }
 
 impl<B: Body<Data = Bytes>> FingerprintedBody<B> {
-    /// Passes a body on, without a fingerprint.
+    /// Wraps a body that is forwarded without a fingerprint.
     pub const fn plain(body: B) -> Self {
         Self { body, maker: None }
     }
 
-    /// Passes a body on and makes its fingerprint. `room` is called before further bytes are held. If it returns false,
-    /// the fingerprint has [nothing readable](Readable::Nothing).
+    /// Wraps a body that is forwarded, and makes its fingerprint, which the second value shows. `room` is called before
+    /// further bytes are held. If it returns false, the fingerprint has [nothing readable](Readable::Nothing).
     pub fn new(headers: &HeaderMap, body: B, room: Room) -> (Self, Arc<Fingerprinting>) {
         let (parts, held) = match Kind::with_charset(headers) {
             Ok((Kind::Multipart(boundary), _)) => (Some(Box::new(Rewriter::hash(&boundary))), None),
@@ -173,8 +174,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for FingerprintedBody<B> {
     }
 }
 
-/// Returns a request's content type in lower case and without parameters, which do not count in a comparison of
-/// requests.
+/// Returns a request's content type for a comparison of requests: in lower case and without parameters. A missing type
+/// is `application/json`.
 #[must_use]
 pub fn content_class(headers: &HeaderMap) -> Vec<u8> {
     let kind = headers.get(CONTENT_TYPE).map(|value| content_type::essence(value).to_ascii_lowercase());

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Parses a form. All values count as strings, so a form means the same as a JSON object with the same strings.
+/// Parses a form. All values are strings, so a form has the same encoding as a JSON object with the same strings.
 pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
     // Servers that ignore content types read such a body as JSON, in which they would find another reference.
@@ -105,7 +105,7 @@ impl Pair {
     }
 }
 
-/// Decodes a name or a value like the most tolerant server: malformed escapes stay, and invalid UTF-8 is replaced.
+/// Decodes a name or a value as the most tolerant servers do: malformed escapes stay, and invalid UTF-8 is replaced.
 pub(super) fn loosely(piece: &[u8]) -> String {
     let spaced: Vec<u8> = piece.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
     percent_decode(&spaced).decode_utf8_lossy().into_owned()

@@ -1,4 +1,4 @@
-//! The fields of a message's head that pass the gateway, in both directions.
+//! The header fields that the gateway passes on, in requests and in answers.
 
 use http::header::{self, HeaderMap, HeaderName};
 use std::time::Duration;
@@ -21,8 +21,8 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Returns true for a field with trace ids. They are not forwarded, because each side could follow requests through the
-/// other side's systems.
+/// Returns true for a field with trace ids. Such fields are not forwarded, because Iluma and the teams could then
+/// follow requests through each other's systems.
 fn is_trace(name: &str) -> bool {
     matches!(
         name,
@@ -38,14 +38,14 @@ fn is_trace(name: &str) -> bool {
         || name.starts_with("x-datadog-")
 }
 
-/// The field with a request's idempotency key.
+/// The header field that carries a request's idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The field that marks the stored answer to a repeated request.
+/// The field that marks an answer as stored: it was given to an earlier request with the same idempotency key.
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Returns true for a field of a request that is not sent to Iluma. Hop-by-hop fields are recognised by
-/// `is_hop_by_hop`.
+/// Returns true for a field of a request that is not sent to Iluma. It does not include the hop-by-hop fields, which
+/// `is_hop_by_hop` recognises.
 fn stays_with_request(name: &str) -> bool {
     let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
     // The gateway makes its own host, answers `expect` itself, and has read the cache directives and the idempotency
@@ -57,9 +57,9 @@ fn stays_with_request(name: &str) -> bool {
     credential_or_session || for_us || trace || part || is_disguise(name)
 }
 
-/// Returns true for a field that may make a server see another method, URL, host or client address than the gateway
-/// did. Also returns true for a field that reveals the request's way to the gateway, such as `via`. The spelling does
-/// not matter: many servers read `_` as `-`, and some drop both. So every name with `_` counts.
+/// Returns true for a field by which a server may see another method, URL, host or client address than the gateway saw.
+/// Also returns true for a field that reveals the hops before the gateway, such as `via`. Upper case, `-` and `_` make
+/// no difference, because many servers read `_` as `-`, and some drop both. Every name with `_` counts.
 fn is_disguise(name: &str) -> bool {
     // Most fields of most requests have these names. The search below would find nothing in them.
     let is_common = matches!(
@@ -130,8 +130,8 @@ fn is_disguise(name: &str) -> bool {
         || equals.contains(&folded.as_str())
 }
 
-/// Returns true for a field of an answer that is not sent to the client. Hop-by-hop fields are recognised by
-/// `is_hop_by_hop`.
+/// Returns true for a field of an answer that is not sent to the client. It does not include the hop-by-hop fields,
+/// which `is_hop_by_hop` recognises.
 fn stays_with_response(name: &str) -> bool {
     // A session of Iluma's load balancer belongs to the account, not to one team; alt-svc would lead clients around the
     // gateway; the gateway sets the other fields itself.
@@ -147,17 +147,17 @@ fn stays_with_response(name: &str) -> bool {
     ) || is_trace(name)
 }
 
-/// Removes the fields of a request's head that are not forwarded.
+/// Removes the header fields of a request that are not forwarded to Iluma.
 pub fn forwardable_request(headers: &mut HeaderMap) {
     keep(headers, stays_with_request);
 }
 
-/// Removes the fields of an answer's head or trailers that are not passed on.
+/// Removes the header or trailer fields of an answer that are not passed on to the client.
 pub fn forwardable_response(headers: &mut HeaderMap) {
     keep(headers, stays_with_response);
 }
 
-/// Removes the fields of a request's trailers that are not forwarded.
+/// Removes the trailer fields of a request that are not forwarded to Iluma.
 pub fn forwardable_trailers(trailers: &mut HeaderMap) {
     // Trailers may not contain fields of framing and routing (RFC 9110, section 6.5.1).
     keep(trailers, |name| {
@@ -165,15 +165,15 @@ pub fn forwardable_trailers(trailers: &mut HeaderMap) {
     });
 }
 
-/// Removes the fields of a head that are wrong once the body has changed.
+/// Removes the fields that describe the body, such as its length or digest. They are wrong once the body has changed.
 pub fn forget_body(headers: &mut HeaderMap) {
     for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "accept-ranges"] {
         headers.remove(name);
     }
 }
 
-/// Removes the hop-by-hop fields, the fields for which `stays` is true, and the fields that `Connection` names. The
-/// length, the type and the encoding of the body stay even if `Connection` names them.
+/// Removes the hop-by-hop fields, the fields for which `stays` is true, and the fields that `Connection` names. If
+/// `Connection` names the length, the type or the encoding of the body, these fields are kept nevertheless.
 fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     let mut dropped: Vec<HeaderName> =
         headers.keys().filter(|name| is_hop_by_hop(name.as_str()) || stays(name.as_str())).cloned().collect();
@@ -236,8 +236,8 @@ impl Directives {
         directives
     }
 
-    /// Returns the directives with `max_age` lowered to `most`, if it is larger or missing. A `most` of `None` changes
-    /// nothing.
+    /// Returns the directives with a `max_age` of at most `most`. A missing `max_age` becomes `most`. If `most` is
+    /// `None`, nothing changes.
     #[must_use]
     pub fn at_most(self, most: Option<Duration>) -> Self {
         Self { max_age: self.max_age.into_iter().chain(most).min(), ..self }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 /// The largest length of a key in bytes: UUIDs and the ids of common ledgers are far shorter.
 const LARGEST: usize = 255;
 
-/// A valid key, without quotes.
+/// A valid idempotency key, without quotes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(Box<[u8]>);
 
@@ -18,8 +18,8 @@ pub struct IdempotencyKey(Box<[u8]>);
 pub struct MalformedKey;
 
 impl IdempotencyKey {
-    /// Returns the key of a request; `None` if the request has no key. A key in quotes (RFC 9651, section 3.3.3) is the
-    /// same key as without quotes.
+    /// Returns the key of a request; `None` if the request has no key. The key may be in quotes (RFC 9651, section
+    /// 3.3.3), which are removed.
     ///
     /// # Errors
     /// Returns an error if the key is malformed or given twice.
@@ -45,7 +45,7 @@ impl IdempotencyKey {
     }
 }
 
-/// Decodes the characters between the quotes of a string.
+/// Decodes the text between the quotes of a string, in which a backslash escapes a quote or a backslash.
 fn unquoted(text: &[u8]) -> Result<Vec<u8>, MalformedKey> {
     let (mut key, mut bytes) = (Vec::with_capacity(text.len()), text.iter());
     while let Some(byte) = bytes.next() {

@@ -9,7 +9,7 @@ use std::ops::Range;
 #[derive(Debug, Clone)]
 pub(super) struct InsertPoint {
     whole: Bytes,
-    /// The bytes that the prefix replaces: empty, except for a `null`.
+    /// The range of bytes that the prefix replaces. It is empty unless the reference is a `null` in JSON.
     cut: Range<usize>,
     /// The text that is inserted before the team's name.
     open: &'static str,
@@ -20,12 +20,14 @@ pub(super) struct InsertPoint {
 }
 
 impl InsertPoint {
-    /// Returns the insert point before the caller's reference, which begins at `at`.
+    /// Returns the insert point before the caller's reference, which begins at `at`. `open` and `close` are inserted
+    /// before and after the team's name.
     pub(super) fn given(whole: &Bytes, at: usize, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut: at..at, open, close, given: true }
     }
 
-    /// Returns the insert point for a missing reference. The prefix replaces the bytes `cut`.
+    /// Returns the insert point for a missing reference. The prefix replaces the bytes `cut`. `open` and `close` are
+    /// inserted before and after the team's name.
     pub(super) fn absent(whole: &Bytes, cut: Range<usize>, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut, open, close, given: false }
     }

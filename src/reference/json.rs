@@ -1,4 +1,4 @@
-//! Requests as JSON, read without losing a digit or a duplicate.
+//! Parses JSON requests. No digit of a number and no duplicate of a member is lost.
 
 use super::body::BodyError;
 use super::canonical::{Canonical, Tag, Value};
@@ -16,7 +16,7 @@ const DEEPEST: usize = 16;
 /// A byte order mark, which parsers may skip (RFC 8259, section 8.1).
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Parses one JSON object. A byte order mark before it is ignored, and not forwarded.
+/// Parses a body that is one JSON object. A byte order mark before the object is ignored, and not forwarded.
 pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     let body = &if body.starts_with(MARK) { body.slice(MARK.len()..) } else { body.clone() };
     let text = std::str::from_utf8(body).map_err(|_| BodyError::Malformed)?;
@@ -52,15 +52,16 @@ pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     Ok(RequestContent { parameters, reference, ambiguity, place: Some(place) })
 }
 
-/// Returns true if a lone surrogate in a member's name may have been replaced. Different names may then have become
+/// Returns true if a lone surrogate in a member's name may have been replaced, so that different names may have become
 /// equal.
 fn may_have_lost(name: &str) -> bool {
     // The first test is fast, and decides for most names.
     !name.is_ascii() && name.contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// Returns the reference as JSON text with its quotes, in Iluma's spelling. A reference without escapes is a slice of
-/// `body`. Returns `None` for `null`, and an error for another value or a reference that is too long.
+/// Returns the caller's reference as JSON text with its quotes. A reference without escapes is a slice of `body`. A
+/// reference with escapes is decoded and written again. Returns `None` for `null`, and an error for another value or a
+/// reference that is too long.
 fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     match value.as_bytes() {
         b"null" => return Ok(None),
@@ -253,7 +254,8 @@ mod tests {
             prop_assert_eq!(first, parameters(&write(&pairs, " ")));
         }
 
-        /// Checks that different flat requests have different encodings: a length precedes each name and each value.
+        /// Tests that different flat requests have different encodings, because a length precedes each name and each
+        /// value.
         #[test]
         fn different_questions_have_different_encodings(
             a in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),

@@ -1,21 +1,22 @@
-//! Checks references to which no prefix is added: none may begin with another team's prefix.
+//! Checks references to which no prefix is added. No such reference may begin with another team's prefix.
 //!
-//! Invariants: at most [`LARGEST_RAW`] bytes are held; the time is linear in the input, however it is cut into pieces.
+//! Invariants: at most [`LARGEST_RAW`] bytes are held; the time is linear in the length of the input, for pieces of any
+//! size.
 
 use super::body::BodyError;
 use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes};
 
-/// The number of bytes, before decoding, after which a longer name or reference is judged. The longest prefix fits
-/// several times, even with each letter escaped.
+/// The number of bytes, before decoding, by which a longer name or reference is checked. The longest prefix fits into
+/// them several times, even if each letter is escaped.
 pub(super) const BEGINNING: usize = 1 << 10;
 
-/// The longest reference in bytes, before decoding. An escape of JSON has six bytes for one byte.
+/// The longest reference in bytes, before decoding. In JSON, one byte may be escaped as six bytes.
 const LARGEST_RAW: usize = 6 * LARGEST_REFERENCE;
 
-/// Decodes the escapes of a text like the most tolerant server.
+/// A function that decodes the escapes of a text as the most tolerant servers do.
 pub(super) type Decode = fn(&[u8]) -> String;
 
-/// Checks the references of one request. It holds the name or the reference that is arriving.
+/// The checker of the references of one request. It holds the bytes of the name or the reference that is arriving.
 pub(super) struct Judge {
     own: ReferencePrefix,
     prefixes: ReferencePrefixes,
@@ -37,18 +38,18 @@ impl Judge {
         fits
     }
 
-    /// Returns the decoded part of the name that has arrived, up to the bound.
+    /// Returns the received part of the name, decoded. It has at most [`BEGINNING`] bytes before decoding.
     pub(super) fn name(&self) -> String {
         (self.decode)(&self.text)
     }
 
-    /// Discards the name or reference.
+    /// Discards the bytes of the name or the reference.
     pub(super) fn clear(&mut self) {
         self.text.clear();
     }
 
-    /// Takes the next byte of a reference. Checks the beginning of a long reference once [`BEGINNING`] bytes have
-    /// arrived.
+    /// Takes the next byte of a reference. When [`BEGINNING`] bytes have arrived, checks this beginning of the
+    /// reference.
     pub(super) fn reference_byte(&mut self, byte: u8) -> Result<(), BodyError> {
         self.text.push(byte);
         if self.text.len() > LARGEST_RAW {

@@ -22,13 +22,13 @@ const LARGEST_HEAD: usize = 16 << 10;
 /// The largest number of parts of a body: Iluma's forms have up to five.
 const MOST_PARTS: usize = 128;
 
-/// The treatment of the reference.
+/// The work that a [`Rewriter`] does on a body.
 enum Task {
     /// The reference gets the prefix. [`Absent`] decides whether a body without a reference gets the bare prefix.
     Prefix(ReferencePrefix, Absent),
-    /// The reference passes unless it has another team's prefix.
+    /// The reference passes unchanged, unless it has another team's prefix; then the body is refused.
     Scan(ReferencePrefix, ReferencePrefixes),
-    /// The parts are hashed; the reference is a part like any other.
+    /// The parts are hashed, and the reference is treated like any other part.
     Hash(Box<PartsHash>),
 }
 
@@ -49,7 +49,8 @@ enum State {
     Epilogue,
 }
 
-/// Reads a multipart body piece by piece, and prefixes its reference, scans it, or hashes the parts.
+/// Reads a multipart body piece by piece. It prefixes the reference, scans it for another team's prefix, or hashes the
+/// parts.
 pub(super) struct Rewriter {
     delimiter: Finder<'static>,
     task: Task,
@@ -81,8 +82,8 @@ impl Rewriter {
         Self { delimiter, task, state: State::Start, held, head, value, parts: 0, reference: None }
     }
 
-    /// Returns the hash of the parts, and the [fields](Hashed). Returns `None` if the body did not end, or was not
-    /// hashed.
+    /// Returns the hash of the parts, and the [fields](Hashed). Returns `None` if the body is incomplete, or if the
+    /// task is not to hash.
     pub(super) fn hashed(self) -> Option<Hashed> {
         self.finish().ok()?;
         match self.task {
@@ -106,8 +107,8 @@ impl Rewriter {
         self.held.len() + self.head.len() + self.value.len()
     }
 
-    /// Takes the next piece, and appends the bytes that may pass to `out`. After an error nothing may pass, not even
-    /// the bytes that this call appended.
+    /// Takes the next piece, and appends to `out` the bytes that may be forwarded. After an error nothing may be
+    /// forwarded, not even the bytes that this call appended.
     pub(super) fn feed(&mut self, chunk: Bytes, out: &mut Pieces) -> Result<(), BodyError> {
         let mut data = if self.held.is_empty() { chunk } else { join(&[&std::mem::take(&mut self.held), &chunk]) };
         while !data.is_empty() {
@@ -186,7 +187,8 @@ impl Rewriter {
         whole.then_some(()).ok_or(BodyError::Malformed)
     }
 
-    /// Passes on the delimiter at the beginning of `data`. `lead` is the length of the line end before it: 0 or 2.
+    /// Forwards the delimiter at the beginning of `data`. `lead` is the length of the line end before the delimiter: 0
+    /// or 2.
     fn delimiter(&mut self, data: &mut Bytes, lead: usize, out: &mut Pieces) -> Result<(), BodyError> {
         let end = lead + self.delimiter.needle().len();
         match data.get(end..end + 2) {
@@ -219,7 +221,7 @@ impl Rewriter {
         out.push(join(&[before, self.delimiter.needle(), HEAD, prefix.name().as_bytes(), b":", behind]));
     }
 
-    /// Collects the head of a part. Once the head is complete, begins the part.
+    /// Collects the bytes of a part's head. Once the head is complete, parses it and begins the part.
     fn head(&mut self, data: &mut Bytes, out: &mut Pieces) -> Result<(), BodyError> {
         const END: &[u8] = b"\r\n\r\n";
         let before = self.head.len();
@@ -253,7 +255,7 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Ends a part. If the part is the reference, it is checked and passed on, with the prefix if one is needed.
+    /// Ends a part. If the part is the reference, checks it and forwards it; a [`Task::Prefix`] adds the prefix.
     fn end_part(&mut self, out: &mut Pieces) -> Result<(), BodyError> {
         if let Task::Hash(parts) = &mut self.task {
             parts.end();
@@ -296,11 +298,11 @@ impl Rewriter {
 enum Found {
     /// A delimiter with its line end begins at this position. The bytes after the delimiter may still be missing.
     Delimiter(usize),
-    /// No delimiter was found. The first `passes` bytes are no part of a delimiter.
+    /// No delimiter was found. The first `passes` bytes certainly do not belong to a delimiter, so they may pass.
     Nothing { passes: usize },
 }
 
-/// Searches for a delimiter in the body of a part. No byte of a `fresh` part has passed yet.
+/// Searches for a delimiter in the body of a part. `fresh` is true if no byte of the part has passed yet.
 fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyError> {
     let delimiter = finder.needle();
     // Some parsers read the line end of the head as the delimiter's.
@@ -662,7 +664,7 @@ mod tests {
         }
     }
 
-    /// A generated body, and the expected result.
+    /// A generated body, and the expected result, for tests.
     #[derive(Debug, Clone)]
     struct Form {
         boundary: String,
@@ -771,8 +773,7 @@ mod tests {
             prop_assert!(most <= form.boundary.len() + 8 + 120 + value, "{}", most);
         }
 
-        /// The forwarded bytes contain no reference without the prefix, whatever the body contains, and even if the
-        /// body is cut off.
+        /// Tests that the forwarded bytes contain no reference without the prefix, for any body, even if it is cut off.
         #[test]
         fn a_parser_of_another_make_finds_no_reference_without_prefix(
             pieces in proptest::collection::vec(prop::sample::select(vec![

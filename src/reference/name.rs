@@ -3,7 +3,7 @@
 /// The parameter that gets the prefix.
 pub(super) const REFERENCE: &str = "reference_id";
 
-/// The reference's name without the characters that servers drop from names.
+/// The reference's name without its underscore. Some servers drop such characters from names.
 const FOLDED: &str = "referenceid";
 
 /// The meaning of a parameter's name.
@@ -17,7 +17,7 @@ pub(super) enum Named {
     Other,
 }
 
-/// Returns the meaning of a parameter's name in JSON, a form, a query or a multipart body, for all kinds of servers.
+/// Returns the meaning of a parameter's name in JSON, a form, a query or a multipart body, as various servers read it.
 /// Some servers read `reference_id[0]` and `[reference_id]` as `reference_id` (qs, PHP, Rack). Others ignore case, trim
 /// names, cut them at NUL, or replace dots and spaces by underscores (PHP). Others read `referenceId` and
 /// `reference-id` as the same field (Jackson, Spring).
@@ -31,8 +31,8 @@ pub(super) fn named(name: &str) -> Named {
     }
 }
 
-/// Returns the meaning of a name of which only the beginning is known. A name that may still become the reference's
-/// name is ambiguous.
+/// Returns the meaning of a name whose beginning is `name`; its end is unknown. A name that may turn out to be the
+/// reference's name is ambiguous.
 pub(super) fn named_so_far(name: &str) -> Named {
     let mut expected = FOLDED.chars();
     let may_become = folded(name).all(|letter| expected.next() == Some(letter));
@@ -44,7 +44,8 @@ fn folded(name: &str) -> impl Iterator<Item = char> {
     name.chars().flat_map(char::to_lowercase).filter(|letter| letter.is_alphanumeric())
 }
 
-/// Returns true if a server that cuts names off at an unusual character, such as `[`, reads the reference's name.
+/// Returns true if a name begins with `reference_id`, for servers that cut a name off at an unusual character, such as
+/// `[`.
 fn begins_with_reference(name: &str) -> bool {
     let skipped = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '[' | '"' | '\'' | '\u{feff}');
     let name = name.trim_start_matches(skipped).as_bytes();

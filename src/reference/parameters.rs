@@ -1,4 +1,4 @@
-//! Parameters of a header field (RFC 9110, section 5.6.6), accepted only if all parsers agree.
+//! Parameters of a header field (RFC 9110, section 5.6.6). A text that parsers read in different ways is refused.
 
 /// The largest number of parameters of a field. Two parameters are usual. The bound exists because each parameter is
 /// compared with all others.
@@ -10,8 +10,8 @@ pub(super) struct Parameter<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// Parses `; name=value; name="value"`. Returns `None` if the text is malformed or has too many parameters. Returns
-/// `None` too if the text escapes a quote, which some parsers read as the end of the value.
+/// Parses `; name=value; name="value"`. Returns `None` if the text is malformed or has too many parameters. Also
+/// returns `None` if the text has an escaped quote, because some parsers end the value there.
 pub(super) fn parameters(mut rest: &[u8]) -> Option<Vec<Parameter<'_>>> {
     let mut parameters = Vec::new();
     while parameters.len() <= MOST_PARAMETERS {

@@ -7,14 +7,14 @@ use memchr::memmem;
 use percent_encoding::percent_decode;
 use std::ops::Range;
 
-/// The facts of a part's head that the gateway uses.
+/// The contents of a part's head that the gateway uses.
 #[derive(Default)]
 pub(super) struct Head {
     pub(super) is_reference: bool,
-    /// The position of the digits of `content-length` in the head. `None` if the head has no such field, or if the part
+    /// The position of the value of `content-length` in the head. `None` if the head has no such field, or if the part
     /// is not the reference.
     pub(super) length: Option<Range<usize>>,
-    /// True if the part's charset equals UTF-8 for ASCII characters only, so that the reference must be ASCII.
+    /// True if the reference must be ASCII, because its charset equals UTF-8 only for ASCII characters.
     pub(super) must_be_ascii: bool,
 }
 
@@ -116,7 +116,7 @@ fn is_utf8(kind: &[u8]) -> Option<bool> {
     Some(utf8)
 }
 
-/// Returns true for a known charset that encodes ASCII characters as ASCII does.
+/// Returns true for a known charset in which ASCII characters have the same bytes as in ASCII.
 pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
     let known: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"windows-1252"];
     known.iter().any(|known| charset.eq_ignore_ascii_case(known))
@@ -125,7 +125,7 @@ pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
 /// The content disposition of a part.
 struct Disposition {
     is_reference: bool,
-    /// True if the disposition has no parameter except the name.
+    /// True if the disposition has no parameter except `name`.
     alone: bool,
 }
 
@@ -170,8 +170,8 @@ impl Disposition {
     }
 }
 
-/// Returns true if a parser that splits at every semicolon, even between quotes, may find the reference's name in a
-/// value.
+/// Returns true if a parser may find a parameter named like the reference in `value`. Some parsers split at every
+/// semicolon, even between quotes.
 fn hides_reference(value: &[u8]) -> bool {
     value.contains(&b'=') && memmem::find(&value.to_ascii_lowercase(), REFERENCE.as_bytes()).is_some()
 }

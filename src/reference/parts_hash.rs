@@ -1,13 +1,13 @@
 //! The hash of the parts of a multipart body: names, file names, content types and bytes, in order.
 //!
-//! Invariant: two bodies have the same hash if they have the same parts. Boundaries, other fields of the parts, and the
-//! pieces in which a body arrived make no difference.
+//! Invariant: two bodies have the same hash if they have the same parts. Boundaries, other header fields of the parts,
+//! and the pieces in which a body arrived make no difference.
 
 use super::parameters::parameters;
 use super::part_head::lines;
 use sha2::{Digest as _, Sha256};
 
-/// The largest value in bytes that is kept as a field: names and identity numbers are shorter.
+/// The largest value, in bytes, that is kept as a field. Names and identity numbers are shorter.
 const LARGEST_FIELD: usize = 4 << 10;
 
 /// The hash of all parts, and the fields as pairs of name and value. A field is a part without a file name, whose value
@@ -30,7 +30,7 @@ struct Part {
     value: Vec<u8>,
 }
 
-/// The facts of a part's head that go into the hash: name, file name and content type.
+/// The values of a part's head that go into the hash: name, file name and content type.
 #[derive(Default)]
 struct Identity<'a> {
     name: Option<&'a [u8]>,
@@ -39,7 +39,7 @@ struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// Reads the head of a part. The head was found well-formed before.
+    /// Reads the head of a part. The caller has checked that the head is well-formed.
     fn of(head: &'a [u8]) -> Self {
         let mut identity = Self::default();
         for line in lines(head) {
@@ -64,7 +64,7 @@ impl<'a> Identity<'a> {
 }
 
 impl PartsHash {
-    /// Begins a part.
+    /// Begins the part that has this head.
     pub(super) fn begin(&mut self, head: &[u8]) {
         let Identity { name, file, kind } = Identity::of(head);
         for fact in [name, file, kind] {

@@ -8,8 +8,8 @@ use crate::base::name::TenantName;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// The longest reference in bytes, decoded. The API document shows identifiers of about ten characters, and each cache
-/// entry, callback and answer repeats the reference.
+/// The longest reference in bytes, after decoding. The API document shows references of about ten characters. The bound
+/// is needed because answers and callbacks repeat the reference.
 pub(super) const LARGEST_REFERENCE: usize = 4 << 10;
 
 /// A team's name and a colon, which precede the team's references.
@@ -23,7 +23,7 @@ impl ReferencePrefix {
         Self(tenant.clone())
     }
 
-    /// Returns the team that the prefix belongs to.
+    /// Returns the team whose prefix this is.
     #[must_use]
     pub const fn tenant(&self) -> &TenantName {
         &self.0
@@ -54,9 +54,9 @@ impl ReferencePrefixes {
         self.0.get(at)
     }
 
-    /// Returns true if a server may find the prefix of a team other than `own` at the beginning of the reference.
-    /// Leading spaces are ignored, because some servers trim values. An incomplete reference is judged by its received
-    /// part.
+    /// Returns true if a server may find the prefix of a team other than `own` at the beginning of `reference`. Leading
+    /// spaces are ignored, because some servers trim values. `reference` may be only the beginning of a reference, as
+    /// far as it was received.
     #[must_use]
     pub fn is_foreign(&self, own: &ReferencePrefix, reference: &str) -> bool {
         // Some servers also count a byte order mark as a space.

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 
 impl ReferencePrefix {
-    /// Returns the target with the reference in its query prefixed, and the caller's own reference as JSON text with
-    /// its quotes. If the parameter is missing, the reference is `None`, and `absent` decides whether the query gets
-    /// the bare prefix. For lists `absent` is [`Absent::Leave`], because Iluma itself refuses a list without a
-    /// reference.
+    /// Returns `target` with the prefix added to the `reference_id` in its query, and the caller's own reference as
+    /// JSON text with its quotes. If the query has no reference, the second value is `None`, and `absent` decides
+    /// whether the query gets the bare prefix. For lists `absent` is [`Absent::Leave`], because Iluma itself refuses a
+    /// list without a reference.
     ///
     /// # Errors
     /// Returns an error if `reference_id` is given twice, or can't be read exactly.

@@ -1,4 +1,4 @@
-//! Finds a prefixed reference that a text quotes, in clear or escaped.
+//! Finds the places at which a text quotes a prefixed reference, in clear or escaped.
 //!
 //! Invariant: the time is linear in the length of the text plus the length of the reference, even if both are
 //! repetitive.
@@ -18,13 +18,13 @@ pub(super) struct Needle {
     bytes: Vec<u8>,
     /// The length of the prefix with its colon.
     prefix: usize,
-    /// The failure function (Knuth, Morris, Pratt): for each beginning of the needle, the length of its longest proper
-    /// suffix with which the needle begins too.
+    /// The failure function of the algorithm of Knuth, Morris and Pratt. For each beginning of the needle, it has the
+    /// length of the longest shorter text with which this beginning both starts and ends.
     borders: Vec<usize>,
 }
 
 impl Needle {
-    /// Returns the needle for a reference that is not empty.
+    /// Returns the needle for the team `name` and a reference that is not empty.
     pub(super) fn new(name: &str, reference: &str) -> Self {
         let bytes = [name, ":", reference].concat().into_bytes();
         let mut borders = vec![0; bytes.len()];
@@ -39,7 +39,7 @@ impl Needle {
         Self { bytes, prefix: name.len() + 1, borders }
     }
 
-    /// Finds all places where the text repeats the prefixed reference: in clear, JSON-escaped, percent-encoded, or
+    /// Returns all quotes of the prefixed reference in the text: in clear, JSON-escaped, percent-encoded, or
     /// percent-encoded within JSON.
     pub(super) fn quotes(&self, text: &[u8]) -> Vec<Quote> {
         let mut quotes = Vec::new();
@@ -84,7 +84,7 @@ pub(super) fn colon(text: &[u8], at: usize) -> Option<usize> {
     spelled(b":").or(json).or_else(|| spelled(b"\\:")).or_else(|| spelled(b"%3a")).map(|length| at + length)
 }
 
-/// Returns true if a name may begin at `at`. Returns false within a longer name or within an escape.
+/// Returns true if a name may begin at `at`. Returns false if `at` is within a longer name or within an escape.
 pub(super) fn begins_word(text: &[u8], at: usize) -> bool {
     let before = &text[..at];
     let escape = |length: usize| {
@@ -110,7 +110,7 @@ pub(super) fn is_parameter(text: &[u8], at: usize) -> bool {
     before.ends_with(b"reference_id=") || before.ends_with(b"reference_id%3D")
 }
 
-/// Returns true if the text from `at` to `end` is alone between two quotation marks, brackets or the like.
+/// Returns true if the text from `at` to `end` has a quotation mark, a bracket or a similar sign directly on each side.
 pub(super) fn is_alone(text: &[u8], at: usize, end: usize) -> bool {
     let opens = text[..at].last().is_some_and(|b| b"\"'`=([<".contains(b));
     let closes = text.get(end).is_some_and(|b| b"\"'`\\&)]>".contains(b));
@@ -121,7 +121,7 @@ pub(super) fn is_alone(text: &[u8], at: usize, end: usize) -> bool {
 mod tests {
     use super::*;
 
-    /// Returns the positions of the prefixes, each with its start and its end.
+    /// Returns the start and the end of each prefix that `text` has in front of the reference.
     fn found(reference: &str, text: &str) -> Vec<(usize, usize)> {
         let quotes = Needle::new("a", reference).quotes(text.as_bytes());
         let mut found: Vec<_> = quotes.into_iter().map(|quote| (quote.prefix.start, quote.prefix.end)).collect();

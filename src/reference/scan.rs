@@ -1,4 +1,4 @@
-//! Scans bodies and queries to which no prefix is added: none may carry another team's prefix.
+//! Scans bodies and queries to which no prefix is added. Their references must not have another team's prefix.
 //!
 //! Invariants: the top-level reference of an object or a form is checked in any spelling, also if it is repeated or cut
 //! into pieces; a body in which a reference could hide is refused; Iluma judges other malformed bodies.
@@ -33,7 +33,7 @@ pub(super) enum Kind {
 pub enum EncodedBody {
     /// The body is refused.
     Refused,
-    /// The body is scanned twice: as it is, and decoded. It is forwarded unchanged.
+    /// The body is scanned twice, as it arrives and decoded, and forwarded as it arrives.
     Decoded,
 }
 
@@ -78,7 +78,7 @@ pub fn scan_query(target: &PathAndQuery, own: &ReferencePrefix, prefixes: &Refer
     FormReader::query().feed(target.query().unwrap_or_default().as_bytes(), &mut judge)
 }
 
-/// Scans a body that was read whole for another team's prefix, on a route where references are not prefixed. Its
+/// Scans a body that was read whole, on a route where references are not prefixed, for another team's prefix. The
 /// charset is not checked, because the body is forwarded under a content type without a charset.
 ///
 /// # Errors
@@ -102,8 +102,8 @@ pub fn scan_body(
     }
 }
 
-/// Scans a JSON or form body while it passes. An encoded body is scanned twice: decoded, and as it is, because a server
-/// that ignores the encoding reads the body as it is.
+/// Scans a JSON or form body while it passes. An encoded body is scanned twice: decoded, and as it arrives. The second
+/// scan is for servers that ignore the encoding.
 pub(super) struct BodyScanner {
     plain: ForeignPrefixScanner,
     encoded: Option<EncodedScanner>,
@@ -142,7 +142,7 @@ mod tests {
         chunks.into_iter().try_for_each(|chunk| screen.feed(chunk))
     }
 
-    /// Scans the body whole, then again byte by byte, and returns the result, which must be the same.
+    /// Scans the body whole, and again byte by byte. Asserts that both results are the same, and returns the result.
     fn judged(
         screen: fn(&ReferencePrefix, &ReferencePrefixes) -> ForeignPrefixScanner,
         body: &str,
@@ -283,7 +283,7 @@ mod tests {
         assert!(matches!(kind(&["application/x-www-form-urlencoded; charset=koi8-r"]), Err(BodyError::UnknownType)));
     }
 
-    /// Some servers find out by themselves that a JSON text is in UTF-16 or UTF-32.
+    /// Tests that JSON in UTF-16 or UTF-32 is refused, because some servers recognise these charsets by themselves.
     #[test]
     fn json_in_wide_characters_is_refused() {
         let text = r#" {"reference_id":"payments:x"}"#;
@@ -331,7 +331,7 @@ mod tests {
     }
 
     proptest! {
-        /// A foreign prefix is found in every spelling of JSON, wherever its pieces are cut.
+        /// Tests that a foreign prefix is found in every spelling of JSON, for any cut into pieces.
         #[test]
         fn a_prefix_is_found_wherever_the_body_is_cut(
             names in proptest::collection::vec("[a-z\\\\\"{}:,]{0,5}", 0..4),

@@ -1,7 +1,7 @@
 //! Decodes an encoded body, and scans it for another team's prefix.
 //!
-//! Invariants: every byte that a server could decode so far was scanned; at most [`LARGEST_DECODED`] bytes are decoded
-//! for one body, whatever its own length is.
+//! Invariants: every byte that a server could decode from the received part was scanned; at most [`LARGEST_DECODED`]
+//! bytes of one body are decoded.
 
 use super::body::BodyError;
 use super::content_type::Encoding;
@@ -12,7 +12,7 @@ use std::io::{self, Write};
 /// The largest decoded length of a body in bytes. Pictures in base64 have several megabytes.
 const LARGEST_DECODED: usize = 16 << 20;
 
-/// Decodes a body piece by piece, in each way in which a server may decode it, and scans it.
+/// Decodes a body piece by piece and scans the result. A body that servers may decode in two ways is scanned in both.
 pub(super) struct EncodedScanner(Vec<Decoder>);
 
 enum Decoder {
@@ -21,7 +21,7 @@ enum Decoder {
     Zlib(ZlibDecoder<Sink>),
     /// Deflate without a header, as many clients send it.
     Raw(DeflateDecoder<Sink>),
-    /// The rest can't be decoded.
+    /// The data could not be decoded, so the rest of the body is not scanned in this way.
     Broken,
 }
 
@@ -57,7 +57,8 @@ impl Decoder {
     }
 }
 
-/// Decodes a whole piece. Returns the decoder's result, and the fault that its sink found in the decoded bytes, if any.
+/// Decodes a whole piece. Returns the decoder's result, and the fault that the sink has found in the decoded bytes;
+/// `None` if it has found none.
 fn decode<D: Write>(
     decoder: &mut D,
     data: &[u8],
@@ -73,7 +74,7 @@ fn decode<D: Write>(
     (written, fault)
 }
 
-/// Takes decoded bytes, and scans them.
+/// A writer that receives the decoded bytes and scans them.
 struct Sink {
     scanner: ForeignPrefixScanner,
     length: usize,
@@ -119,7 +120,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Returns a text in every encoding.
+    /// Returns a text in each encoding, for tests.
     fn encoded(text: &str) -> Vec<(Encoding, Vec<u8>)> {
         let text = text.as_bytes();
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());

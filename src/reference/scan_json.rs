@@ -4,13 +4,14 @@ use super::body::BodyError;
 use super::judge::Judge;
 use super::name::{Named, named, named_so_far};
 
-/// Reads a JSON text byte by byte. It does not refuse a malformed text: Iluma does.
+/// Reads a JSON text byte by byte, and passes its references to a [`Judge`]. A malformed text is not refused here,
+/// because Iluma refuses it.
 #[derive(Default)]
 pub(super) struct JsonReader {
     depth: usize,
-    /// True if the next string is a value of the object itself, false if it is a name.
+    /// True if the next string at the top level is a member's value, false if it is a member's name.
     value: bool,
-    /// True if the latest member name at the top level is read as `reference_id` by some server or by all.
+    /// True if at least one server reads the latest member's name at the top level as `reference_id`.
     reference: bool,
     state: ScanState,
 }
@@ -31,7 +32,7 @@ enum ScanState {
     Skipped {
         escaped: bool,
     },
-    /// The text is no object, so it has no reference.
+    /// The text is not an object, so it has no reference.
     Done,
 }
 
@@ -103,7 +104,7 @@ impl JsonReader {
         })
     }
 
-    /// Reads a byte outside of strings.
+    /// Reads a byte that is not in a string, and returns the next state.
     fn between(&mut self, byte: u8) -> Result<ScanState, BodyError> {
         match byte {
             b'"' if self.depth > 1 => return Ok(ScanState::Skipped { escaped: false }),

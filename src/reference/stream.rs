@@ -29,8 +29,8 @@ pub struct FilteredBody<B> {
     trailers: Option<HeaderMap>,
     stage: Stage,
     outcome: Arc<Outcome>,
-    /// The work for which the end of the body waits; `None` if it waits for nothing. The lock is there only because a
-    /// body must be `Sync`: no other task takes it.
+    /// The work for which the end of the body waits; `None` if it waits for nothing. The lock only makes the body
+    /// `Sync`, as its users require; no other task takes it.
     held: Mutex<Option<Work>>,
 }
 
@@ -47,7 +47,7 @@ enum Stage {
     Held,
     /// The whole body has arrived, and it may pass.
     Ended,
-    /// The body is refused; the error is still to be reported.
+    /// The body is refused, and the next poll reports the error.
     Failing(BodyError),
     /// The error was reported.
     Failed,
@@ -58,7 +58,7 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A function that makes the work for a caller's reference, given as JSON text.
 type ToWork = Box<dyn FnOnce(Bytes) -> Work + Send>;
 
-/// The result of a forwarded body, for code that no longer holds the body.
+/// The result of a forwarded body. Code that no longer has the body reads it here.
 #[derive(Default)]
 pub struct Outcome {
     result: OnceLock<Result<Option<Bytes>, BodyError>>,
@@ -66,16 +66,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Holds back the end of the body until the future that `work` returns is done. So Iluma can't have the whole body
-    /// earlier. `work` gets the caller's reference as JSON text. It is not called if the caller gives no reference, or
-    /// if the body has ended already.
+    /// Holds back the end of the body until the future that `work` returns is done, so that Iluma gets the whole body
+    /// only then. `work` gets the caller's reference as JSON text. It is not called if the caller gives no reference,
+    /// or if the body has ended already.
     pub fn before_end(&self, work: impl FnOnce(Bytes) -> Work + Send + 'static) {
         *self.before_end.lock() = Some(Box::new(work));
     }
 
-    /// Returns the result of the body; `None` until the body has ended or was cut off. It stays `None` if the body was
-    /// dropped before. `Ok` has the caller's reference as JSON text with its quotes. The reference is `None` if the
-    /// caller gave none, or if the body is not multipart. `Err` has the reason why the body was cut off.
+    /// Returns the result of the body. It is `None` until the body has ended or was cut off, and stays `None` if the
+    /// body is dropped before. `Ok` has the caller's reference as JSON text with its quotes, or `None` if the caller
+    /// gave none or the body is not multipart. `Err` has the reason why the body was cut off.
     #[must_use]
     pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
         self.result.get().cloned()
@@ -100,7 +100,7 @@ impl<B> fmt::Debug for FilteredBody<B> {
     }
 }
 
-/// The error that cut a body off, by the side that caused it.
+/// The error that cut a body off. The variant names the side that caused it.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError<E> {
     /// The gateway refused the body.
@@ -115,14 +115,16 @@ impl<B> FilteredBody<B>
 where
     B: Body<Data = Bytes>,
 {
-    /// Prefixes the reference of a multipart body. The head must not declare a length, because the new length is not
-    /// known in advance. If the body has no reference, `absent` decides whether it gets the bare prefix.
+    /// Wraps a multipart body and prefixes its reference. The forwarded request must not declare a length, because the
+    /// new length is not known in advance. If the body has no reference, `absent` decides whether it gets the bare
+    /// prefix.
     pub fn prefix(body: B, boundary: &Boundary, prefix: ReferencePrefix, absent: Absent) -> Self {
         Self::new(body, Filter::Multipart(Box::new(Rewriter::prefix(boundary, prefix, absent))))
     }
 
-    /// Passes a body on unchanged, and cuts it off if its reference has the prefix of a team other than `own`. The body
-    /// may have any type. A body that is neither a form nor multipart is scanned as JSON if it begins like an object.
+    /// Wraps a body that is forwarded unchanged. The body is cut off if its reference has the prefix of a team other
+    /// than `own`. The body may have any type. If it is neither a form nor multipart and begins like an object, it is
+    /// scanned as JSON.
     ///
     /// # Errors
     /// Returns an error if the body can't be scanned.
@@ -161,7 +163,7 @@ where
         prefixed
     }
 
-    /// Returns the result of the body, which can be read after the body was handed over.
+    /// Returns the result of the body. It can be read after the body was given away.
     #[must_use]
     pub fn outcome(&self) -> Arc<Outcome> {
         Arc::clone(&self.outcome)
@@ -304,7 +306,8 @@ mod tests {
         text.as_bytes().chunks(size).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect()
     }
 
-    /// Returns the text that passed to Iluma, the trailers, and the error that cut the body off.
+    /// Returns the text that passed to Iluma, the trailers, and the error that cut the body off; `None` if there is
+    /// none.
     async fn drain<B>(mut body: FilteredBody<B>) -> (String, Option<HeaderMap>, Option<StreamError<B::Error>>)
     where
         B: Body<Data = Bytes> + Unpin,

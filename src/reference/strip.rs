@@ -25,7 +25,7 @@ pub enum Answer {
     Record(Record),
     /// A page of records.
     List(List),
-    /// Any other content, or a record that repeats its id or its reference.
+    /// Any other content, such as text that is not JSON, or a record that repeats its id or its reference.
     Other,
 }
 
@@ -96,8 +96,8 @@ impl Record {
         Some(Self::assemble(body.slice_ref(text.as_bytes()), id, reference, spliced, prefixes))
     }
 
-    /// Makes a record from an answer that was parsed before. Returns `None` if the answer is no object, or repeats its
-    /// id, its state or its reference.
+    /// Makes a record from a parsed answer. Returns `None` if the answer is not an object, or repeats its id, its state
+    /// or its reference.
     #[must_use]
     pub fn of_answer(answer: &iluma::answer::Answer, prefixes: &ReferencePrefixes) -> Option<Self> {
         if !answer.is_record() {
@@ -139,9 +139,10 @@ impl Record {
         }
     }
 
-    /// Returns the body without the prefix, for the team that made the record with this reference (JSON text with its
-    /// quotes). The reference keeps Iluma's spelling. An empty reference is inserted again: Iluma echoes the bare
-    /// prefix both for an empty reference and for none.
+    /// Returns the body without the prefix, for the team that made the record. `reference` is the reference that the
+    /// team gave, as JSON text with its quotes; `None` if it gave none. The body keeps Iluma's spelling of the
+    /// reference. An empty reference is inserted again, because Iluma echoes the same bare prefix for an empty
+    /// reference and for none.
     #[must_use]
     pub fn made_with(&self, reference: Option<&[u8]>) -> Bytes {
         match reference {
@@ -156,8 +157,9 @@ impl Record {
         &self.body
     }
 
-    /// Returns the body for the team that the record's own prefix names. The reference is the text after the prefix. If
-    /// there is no such text, the reference is removed. A record without a known team's prefix is unchanged.
+    /// Returns the body for the team whose prefix the record's reference has. The prefix is removed from the reference.
+    /// If no text follows the prefix, the whole reference is removed. A record without a known team's prefix is
+    /// unchanged.
     #[must_use]
     pub fn own(&self) -> Bytes {
         match &self.prefixed_by {
@@ -166,8 +168,9 @@ impl Record {
         }
     }
 
-    /// Returns the body for the team of `prefix`: without a reference if the record has another team's prefix, else the
-    /// [own](Self::own) body. For a team that shares the record under its own reference, use [`Record::with`].
+    /// Returns the body for the team of `prefix`. If the reference has another team's prefix, the body has no
+    /// reference. Otherwise it is the [own](Self::own) body. For a team that shares the record under its own reference,
+    /// use [`Record::with`].
     #[must_use]
     pub fn seen_by(&self, prefix: &ReferencePrefix) -> Bytes {
         if self.ownership(prefix) == Ownership::Foreign { self.with(None) } else { self.own() }
@@ -220,8 +223,8 @@ impl List {
     }
 
     /// Returns the page with the records for which `keep` is true, each as [the team sees it](Record::seen_by). The
-    /// other members (`has_more`, links) stay; references in them lose the prefix. `keep` is called for each record in
-    /// order.
+    /// page's other members (`has_more`, links) stay, and the prefix is removed from references in them. `keep` is
+    /// called for each record in order.
     ///
     /// Iluma's cursors are unchanged: a page may have fewer records than its limit, or none, and still have a next
     /// page.
@@ -255,13 +258,14 @@ pub struct PrefixStripper {
     prefix: ReferencePrefix,
     /// The prefix and the caller's own reference; `None` if the caller gave no reference, or an empty one.
     needle: Option<Needle>,
-    /// True if the caller's own reference begins with the prefix. Then a prefix in an answer may be the caller's own
-    /// text.
+    /// True if the caller's own reference begins with the prefix. In this case a prefix in an answer may be the
+    /// caller's own text.
     is_prefix_like: bool,
 }
 
 impl PrefixStripper {
-    /// Makes the stripper for a caller's own reference. `reference` is `None` if the caller gave no reference.
+    /// Makes a stripper for a team's prefix. `reference` is the caller's own reference, decoded; `None` if the caller
+    /// gave none.
     #[must_use]
     pub fn new(prefix: ReferencePrefix, reference: Option<&str>) -> Self {
         let needle = reference.filter(|own| !own.is_empty()).map(|own| Needle::new(prefix.name(), own));
@@ -282,8 +286,8 @@ impl PrefixStripper {
         self.strip(&record.map_or_else(|| body.clone(), |record| record.own()))
     }
 
-    /// Returns the body of a success without the prefix where it quotes the caller's reference, such as in links. The
-    /// prefix of the record's own `reference_id` was removed before. If the caller's reference itself begins with the
+    /// Returns the body of a success without the prefix in other places than the record's `reference_id`, such as
+    /// links. The prefix of that `reference_id` was removed before. If the caller's reference itself begins with the
     /// prefix, the body is unchanged, because a prefix may be the caller's own text.
     #[must_use]
     pub fn success(&self, body: Bytes) -> Bytes {
@@ -307,7 +311,7 @@ impl PrefixStripper {
         if cuts.is_empty() { text.clone() } else { without(text, &cuts) }
     }
 
-    /// Returns the positions of the prefixes to be removed.
+    /// Returns the ranges of bytes that are prefixes and have to be removed, in ascending order.
     fn cuts(&self, text: &[u8]) -> Vec<Range<usize>> {
         let name = Finder::new(self.prefix.name());
         if name.find(text).is_none() {
@@ -384,7 +388,8 @@ mod tests {
         }
     }
 
-    /// Returns the part of a page that a team keeps: the records with its prefix, and the records `shared` and `mine`.
+    /// Returns a page with the records of the team `lending`: those with its prefix, and the records `shared` and
+    /// `mine`.
     fn kept(body: &str, reference: Option<&str>) -> String {
         let keep = |record: &Record| match record.ownership(&prefix()) {
             Ownership::Own => true,
@@ -617,7 +622,7 @@ mod tests {
     }
 
     proptest! {
-        /// Stripping Iluma's echo of a prefixed body gives the caller's body, byte for byte.
+        /// Tests that stripping Iluma's echo of a prefixed body gives the caller's body, byte for byte.
         #[test]
         fn stripping_takes_out_what_prefixing_put_in(
             reference in any::<String>().prop_filter("a reference", |text| !text.is_empty()),
@@ -644,7 +649,7 @@ mod tests {
             prop_assert_eq!(record.with(Some(b"\"o\"")), write("\"o\""));
         }
 
-        /// Items are kept or removed whole, with the text between them.
+        /// Tests that items are kept or removed whole, with the text between them.
         #[test]
         fn a_list_changes_by_whole_items(
             items in proptest::collection::vec((0..4_u8, "[ \n]{0,2}", "[ \n]{0,2}"), 0..6),
@@ -667,7 +672,7 @@ mod tests {
             prop_assert_eq!(found, expected);
         }
 
-        /// The prefix is removed and the reference keeps Iluma's spelling, in any encoding.
+        /// Tests that the prefix is removed and the reference keeps Iluma's spelling, in any encoding.
         #[test]
         fn an_echo_is_cut_in_every_encoding(
             reference in any::<String>().prop_filter("a reference", |text| !text.is_empty()),
@@ -687,7 +692,7 @@ mod tests {
             }
         }
 
-        /// JSON stays JSON, whatever the team's name and Iluma's text are.
+        /// Tests that JSON stays valid JSON, for any team's name and any text of Iluma.
         #[test]
         fn an_echo_breaks_no_json(
             name in "[u0-9a-fn-]{1,4}",

@@ -30,10 +30,11 @@ use tokio_rustls::TlsAcceptor;
 /// The largest number of open h2 streams of one connection. Each costs a task and a window.
 const MOST_STREAMS: u32 = 128;
 
-/// The flow-control window of an h2 stream: the unread bytes that a client may send on it.
+/// The flow-control window of an h2 stream: the number of bytes of one request that a client may send before the
+/// gateway reads them.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// The flow-control window of an h2 connection. Every stream can fill its own window. So a request that Iluma reads
-/// slowly does not delay other requests.
+/// The flow-control window of an h2 connection. It is large enough for every stream to fill its own window, so an
+/// upload that Iluma reads slowly does not delay other requests.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 
 /// The interval of pings to an h2 peer. A dead peer is noticed because it does not answer a ping.
@@ -71,7 +72,7 @@ pub(super) struct Connection {
     pub(super) streams: Tasks,
 }
 
-/// The end of a connection before its first request.
+/// The reason why a connection ended before its first request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
     /// The header of the PROXY protocol is missing or not valid.
@@ -83,7 +84,8 @@ pub(super) enum ConnectionError {
 }
 
 impl Connection {
-    /// Serves until the connection ends. `services` makes the connection's service; `address` is the peer's address.
+    /// Serves requests until the connection ends. `services` makes the service that answers them. `address` is the
+    /// peer's address.
     ///
     /// # Errors
     /// Returns an error if a required header of the PROXY protocol is missing or not valid, or if the TLS handshake
@@ -140,9 +142,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the client's address. `named` is the address in the PROXY header; `None` if the header has none. `named`
-    /// is used if the load balancer is trusted, or if no load balancers are configured. Else the peer's address is
-    /// returned.
+    /// Returns the client's address. `named` is the address in the PROXY header; `None` if the header has none. Returns
+    /// `named` if `peer` is a trusted load balancer, or if no load balancers are configured. Otherwise, and for `None`,
+    /// returns `peer`.
     fn source(&self, peer: IpAddr, named: Option<IpAddr>) -> IpAddr {
         let trusted = &self.listener.trusted_proxies;
         let believed = trusted.is_empty() || trusted.iter().any(|network| network.contains(&peer));
@@ -210,8 +212,8 @@ impl Connection {
         let announced = announcement(bounds.keep_alive_timeout);
         let service = service_fn(move |request: Request<Incoming>| {
             let announced = is_kept(&request).then(|| announced.clone()).flatten();
-            // The call begins inside this future. So the future of the call is made in place, and is not copied for
-            // each request.
+            // The service is called inside this future. So the future of the call is made in place, and is not copied
+            // for each request.
             let service = service.clone();
             async move {
                 let mut response = service.call(request).await?;
@@ -248,7 +250,7 @@ impl Connection {
 }
 
 /// Returns the value of the `keep-alive` field, which announces the time for which an idle connection is kept. Returns
-/// `None` for less than a second, which the field can't express.
+/// `None` for a time of less than a second, which the field can't express.
 fn announcement(idle: Duration) -> Option<HeaderValue> {
     (idle.as_secs() > 0).then(|| HeaderValue::try_from(format!("timeout={}", idle.as_secs())).ok()).flatten()
 }

@@ -1,4 +1,4 @@
-//! The drain: it ends connections between two requests.
+//! The drain, which ends each connection after its current requests.
 
 use hyper_util::server::graceful::GracefulConnection;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-/// The signal that ends connections. Clones share it.
+/// The signal for the drain of a listener's connections. Clones share the signal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Drain(Arc<Signal>);
 
@@ -38,7 +38,7 @@ impl Drain {
         }
     }
 
-    /// Wraps a connection. In a drain it ends after its current requests.
+    /// Wraps a connection, so that it ends after its current requests once the drain has begun.
     pub(super) fn watch<C: GracefulConnection>(&self, connection: C) -> Drained<C> {
         let notified = Box::pin(Arc::clone(&self.0.notify).notified_owned());
         Drained {
@@ -51,7 +51,7 @@ impl Drain {
     }
 }
 
-/// A connection that ends in a drain.
+/// A connection that ends after its current requests once the drain has begun.
 pub(super) struct Drained<C> {
     connection: Pin<Box<C>>,
     signal: Arc<Signal>,
@@ -72,8 +72,8 @@ impl<C: GracefulConnection> Future for Drained<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        // One waker wakes a task for its whole life, so one registration is enough: every poll after the first costs
-        // only the check of a flag.
+        // A connection stays in one task, whose waker does not change. So one registration is enough, and every later
+        // poll costs only the check of a flag.
         if !self.waiting {
             self.waiting = true;
             let _ = self.notified.as_mut().poll(cx);

@@ -12,8 +12,8 @@ pub struct Limit {
     pub now: u64,
 }
 
-/// Raises the soft limit (RLIMIT_NOFILE) to the hard limit. Many systems start processes with 1,024 because of old
-/// programs. A server needs far more.
+/// Raises the soft limit (RLIMIT_NOFILE) to the hard limit. Many systems start processes with a soft limit of 1,024,
+/// because some old programs need it. A server needs far more.
 ///
 /// # Errors
 /// Returns an error if the system refuses.

@@ -1,8 +1,8 @@
 //! hyper's timer for the head of a request, without a new timer for each request.
 //!
-//! hyper has one timeout for a head, which begins when the connection is ready for the next head. Here the timeout
-//! begins with the first byte of the head. Until then the idle timeout applies. On a new connection the timeout for the
-//! head begins at once.
+//! hyper has one timeout for a head, which begins when the connection is ready for the next head. With this timer, the
+//! timeout begins with the first byte of the head. Until then the idle timeout applies. On a new connection the timeout
+//! for the head begins at once.
 
 use super::signs::Signs;
 use crate::base::lazy_sleep::LazySleep;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The timer of one h1 connection, which waits for one event at a time: the next head.
+/// The timer of one h1 connection. At any time there is at most one wait: the wait for the next head.
 #[derive(Debug, Clone)]
 pub(super) struct HeadTimer(Arc<Shared>);
 

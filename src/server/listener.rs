@@ -52,7 +52,7 @@ impl Bounds {
     }
 }
 
-/// Receives the events of a listener's connections.
+/// A receiver of events about a listener's connections.
 pub trait Events: Clone + Send + 'static {
     /// A guard that lives as long as a connection.
     type Guard: Send + 'static;
@@ -118,14 +118,14 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Returns a handle that changes the settings.
+    /// Returns a handle that changes the settings while the server runs.
     #[must_use]
     pub fn handle(&self) -> ListenerHandle {
         ListenerHandle(Arc::clone(&self.settings))
     }
 
-    /// Serves until `stop` is cancelled, then drains: requests in flight may finish within `drain`. `services` makes
-    /// the service of a connection from its peer.
+    /// Serves until `stop` is cancelled, then drains: requests in flight may finish within `drain`. For each
+    /// connection, `services` makes the service that answers its requests.
     pub async fn serve<M, S, B>(self, services: M, events: impl Events, stop: CancellationToken, drain: Duration)
     where
         M: Fn(Peer) -> S + Send + Sync + 'static,

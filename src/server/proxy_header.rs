@@ -1,7 +1,10 @@
 //! The header of the PROXY protocol (versions 1 and 2), by which TCP load balancers name the client.
 //!
-//! Invariants: no byte beyond the header is read; the header has a bound; a connection without one is refused, because
-//! a client could forge an address if the header were optional.
+//! Invariants:
+//! - No byte after the header is read.
+//! - The length of the header is bounded.
+//! - A connection without a header is refused. If the header were optional, a client could send its own and forge an
+//!   address.
 
 use ppp::{HeaderResult, v1, v2};
 use std::io;

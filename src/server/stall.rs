@@ -12,14 +12,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// The longest time for which a peer may go on sending after the last byte of the answer.
+/// The longest time for which a peer may continue to send after the last byte of the answer.
 const LINGER: Duration = Duration::from_secs(2);
 /// The largest number of bytes that a peer may send after the last byte of the answer.
 const MOST_LINGERED: usize = 16 << 20;
 
-/// A stream whose writes fail if the peer takes nothing for `timeout`. After a broken answer, dropping the stream
-/// resets the connection. A normal close waits until the peer stops sending, for a bounded time and number of bytes: a
-/// close while data arrives resets the connection, and the client might lose a refusal.
+/// A stream whose writes fail if the peer takes no byte for `timeout`. After a broken answer, dropping the stream
+/// resets the connection. A normal close first discards data that the peer still sends, for a bounded time and number
+/// of bytes. A close while data arrives would reset the connection, and the client could lose a refusal.
 #[derive(Debug)]
 pub(super) struct StallGuard<I: Resets> {
     stream: I,

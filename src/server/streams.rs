@@ -1,7 +1,8 @@
 //! Bounds for states that HTTP/2 lets a peer keep open: a connection without a request, and an answer that is not read.
 //!
-//! The peer controls the flow: it can keep answering pings and never open a window. So a connection without a request
-//! is ended after a time, and so is a connection with an answer whose next piece was not requested for too long.
+//! The peer controls the flow: it can answer every ping and never open a window. So two kinds of connections are closed
+//! after a time: a connection without a request, and a connection on which an answer waits because the peer does not
+//! take its next piece.
 
 use super::drain::Drained;
 use crate::base::lazy_sleep::LazySleep;
@@ -25,7 +26,8 @@ struct Open {
     requests: usize,
     idle_since: Instant,
     next: u64,
-    /// The answers whose next piece is not requested yet, by stream: the time at which each began to wait.
+    /// The answers whose next piece the connection has not requested yet: the number of the stream, and the time at
+    /// which the answer began to wait.
     untaken: HashMap<u64, Instant>,
 }
 
@@ -49,7 +51,8 @@ impl Streams {
         Stream { id: open.next, open: Arc::clone(&self.0) }
     }
 
-    /// Returns true if there was no request for too long: `first` before the first request, `idle` after one.
+    /// Returns true if the connection had no request for too long. The limit is `first` before the first request, and
+    /// `idle` after it.
     fn is_idle_for(&self, first: Duration, idle: Duration) -> bool {
         let open = self.0.lock();
         let timeout = if open.next == 0 { first } else { idle };
@@ -62,7 +65,7 @@ impl Streams {
 }
 
 impl Stream {
-    /// Wraps the answer's body and watches when its pieces are requested.
+    /// Wraps the answer's body. The wrapper records when the connection requests the next piece.
     pub(super) fn carry<B>(self, body: B) -> Carried<B> {
         self.waits();
         Carried { body, stream: self }
@@ -88,7 +91,7 @@ impl Drop for Stream {
     }
 }
 
-/// A body that records when its pieces are requested.
+/// The body of an answer, which records when the connection requests its pieces.
 #[derive(Debug)]
 pub(super) struct Carried<B> {
     body: B,
@@ -129,14 +132,14 @@ pub(super) struct Bounded<C> {
     ending: bool,
 }
 
-/// The time limits of a peer.
+/// The time limits for the peer of an h2 connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamTimeouts {
     /// The longest time before the first request.
     pub(super) first: Duration,
     /// The longest time without a request after the first one.
     pub(super) idle: Duration,
-    /// The longest time for which the connection may leave the next piece of an answer untaken.
+    /// The longest time for which an answer may wait until the connection requests its next piece.
     pub(super) untaken: Duration,
 }
 
@@ -147,7 +150,7 @@ impl StreamTimeouts {
 }
 
 impl<C> Bounded<C> {
-    /// Bounds a connection that carries `streams`.
+    /// Wraps a connection, and ends it by `timeouts`. `streams` are its requests.
     pub(super) fn new(connection: Drained<C>, streams: Streams, timeouts: StreamTimeouts) -> Self {
         let look = Instant::now() + timeouts.shortest();
         Self { connection, streams, timeouts, alarm: LazySleep::default(), look, ending: false }

@@ -27,13 +27,14 @@ pub struct AttemptRecord {
 /// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptResult {
-    /// The endpoint answered with this status, which is no redirect.
+    /// The endpoint answered with this status, which is not a redirect.
     Status(u16),
-    /// The attempt has no status that counts: there was no usable answer, or the answer was a redirect.
+    /// The attempt got no usable status, for this reason. For example, the connection failed, or the answer was a
+    /// redirect.
     Error(AttemptError),
 }
 
-/// The reason why an attempt has no status.
+/// The reason why an attempt got no usable status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum AttemptError {
@@ -55,7 +56,7 @@ pub enum AttemptError {
     Unreachable,
     /// The gateway may not send callbacks to this host, or to its address.
     Forbidden,
-    /// The team has no URL for this type, or is not configured any more.
+    /// The team has no URL for this type of callback, or the team is not configured any more.
     NoUrl,
 }
 
@@ -140,7 +141,7 @@ pub(super) fn parsed(history: &str) -> Vec<AttemptRecord> {
     history.split_ascii_whitespace().filter_map(AttemptRecord::parse).collect()
 }
 
-/// Returns the newest attempt in a stored history; `None` if there is none, or if it can't be parsed.
+/// Returns the newest attempt in a stored history; `None` if the history is empty, or if that attempt can't be parsed.
 pub(super) fn last(history: &str) -> Option<AttemptRecord> {
     history.split_ascii_whitespace().next_back().and_then(AttemptRecord::parse)
 }

@@ -20,11 +20,12 @@ pub const AUDIT_MIGRATIONS: (&str, &[&str]) = (
        CREATE INDEX audit_unshared ON audit (id) WHERE shared = 0;"],
 );
 
-/// The outcome of an order that has begun and not ended.
+/// The outcome that an entry has until its order ends.
 pub const BEGUN: &str = "begun";
 /// The outcome of an order whose process ended before the order did.
 const INTERRUPTED: &str = "interrupted";
-/// The number of newest entries that are searched for interrupted orders: more than a process carries out at once.
+/// The number of newest entries that the start searches for interrupted orders. A process carries out fewer orders at
+/// once.
 const MOST_INTERRUPTED: usize = 1000;
 
 /// The audit log of a node. Clones share it.
@@ -37,24 +38,24 @@ struct Inner {
     node: String,
 }
 
-/// The data about an order that is written to the audit log.
+/// The data that the audit log stores about an order.
 #[derive(Debug, Clone)]
 pub struct Ordered {
     /// The name of the operator's token.
     pub token: String,
     /// The token's role.
     pub role: &'static str,
-    /// The client's address, if it is known.
+    /// The client's address; `None` if it is not known.
     pub peer: Option<String>,
     /// The kind of order.
     pub order: &'static str,
-    /// The subject of the order, if it has one, without personal data.
+    /// The subject of the order, without personal data; `None` if the order has no subject.
     pub subject: Option<String>,
     /// The outcome: [`BEGUN`] until the order has ended.
     pub outcome: &'static str,
 }
 
-/// A written entry, which [`AuditLog::end`] takes to note the end of its order.
+/// An entry that was written when its order began. [`AuditLog::end`] adds the outcome of the order.
 #[derive(Debug, Clone)]
 pub struct Entry {
     id: String,
@@ -80,7 +81,7 @@ impl Entry {
 }
 
 impl AuditLog {
-    /// Returns the audit log of the node with this name.
+    /// Makes the audit log of the node with the name `node`. With `redis` the nodes share their entries.
     #[must_use]
     pub fn new(database: Database, redis: Option<RedisClient>, node: &str, clock: Clock) -> Self {
         let shared = redis.map(|redis| {
@@ -103,7 +104,7 @@ impl AuditLog {
     /// Writes the outcome and the counts of an ended order into its entry.
     ///
     /// # Errors
-    /// Returns an error if the end was not written: the entry still says that the order began.
+    /// Returns an error if the end was not written. The entry then still has the outcome [`BEGUN`].
     pub async fn end(&self, mut entry: Entry, outcome: &'static str, counts: Value) -> Result<(), StateError> {
         entry.text["outcome"] = outcome.into();
         entry.text["counts"] = counts;
@@ -137,14 +138,14 @@ impl AuditLog {
         self.0.log.list(page, |text| serde_json::from_str(text).ok()).await
     }
 
-    /// Copies entries that are not shared yet to Redis, and removes expired entries. Runs until the future is dropped.
+    /// Copies new entries to Redis and removes expired entries, until the future is dropped.
     pub async fn keep(&self) {
         self.0.log.keep().await;
     }
 }
 
-/// Writes the entry of an order that a command has carried out into the database of a gateway. If the gateway is
-/// running, it shares the entry with the other nodes.
+/// Writes an entry into a gateway's database, for an order that a command of the program has carried out. The gateway
+/// shares the entry with the other nodes while it runs.
 ///
 /// # Errors
 /// Returns an error if the entry was not written.

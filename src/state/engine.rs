@@ -67,9 +67,11 @@ impl State {
     }
 
     /// Hands out at most `most` callbacks whose fan-out is due. The callback that has been due for the longest time
-    /// comes first. None of them is handed out again during `lease`, unless it is settled earlier. A callback that
-    /// can't be decrypted is not handed out; it is tried again later, in case its key returns. If the future is dropped
-    /// before it ends, the callbacks can be handed out again at once.
+    /// comes first.
+    ///
+    /// No callback is handed out again during `lease`, unless [`settle`](State::settle) ends its lease earlier. A
+    /// callback that can't be decrypted is postponed, because its key may return. If the future is dropped before it
+    /// ends, its callbacks can be handed out again at once.
     ///
     /// # Errors
     /// Returns an error if state can't be read or written.
@@ -80,9 +82,9 @@ impl State {
         }
     }
 
-    /// Stores the decision about a callback, with all deliveries that it makes. If an owner was added since the
-    /// hand-out, the callback is handed out again; a delivery that exists already is not made twice. Returns the team
-    /// of each delivery that found no room in the team's outbox: such a delivery becomes a dead letter at once.
+    /// Stores the decision about a callback, and makes all deliveries that the decision names. If an owner was added
+    /// since the hand-out, the callback is handed out again. A delivery that exists already is not made a second time.
+    /// Returns the team of each delivery that became a dead letter at once, because the team's outbox was full.
     ///
     /// # Errors
     /// Returns an error if the decision was not stored as a whole. The callback is then handed out again when its lease
@@ -100,10 +102,10 @@ impl State {
     }
 
     /// Puts callbacks that the gateway made for cache hits into the outboxes of their teams. Returns the team of each
-    /// callback that found no room in the team's outbox: such a callback is dropped.
+    /// callback that was dropped, because the team's outbox was full.
     ///
     /// # Errors
-    /// Returns an error if not all of the callbacks were handled. Some of them may be in the outboxes then.
+    /// Returns an error if some callbacks were not handled. The other callbacks may be in the outboxes then.
     pub async fn enqueue(&self, made: Vec<Made>, bounds: &OutboxBounds) -> Result<Vec<TenantName>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.enqueue(made, bounds).await,
@@ -112,10 +114,11 @@ impl State {
     }
 
     /// Hands out due deliveries: for each team of `wanted` at most the number beside the team. The delivery that has
-    /// been due for the longest time comes first. Probes of paused endpoints come in addition. No delivery is handed
-    /// out again during `lease`, unless [`conclude`](State::conclude) ends the lease earlier. A delivery that can't be
-    /// decrypted is not handed out; it is tried again later, in case its key returns. If the future is dropped before
-    /// it ends, the deliveries can be handed out again at once.
+    /// been due for the longest time comes first. Probes of paused endpoints come in addition.
+    ///
+    /// No delivery is handed out again during `lease`, unless [`conclude`](State::conclude) ends its lease earlier. A
+    /// delivery that can't be decrypted is postponed, because its key may return. If the future is dropped before it
+    /// ends, its deliveries can be handed out again at once.
     ///
     /// # Errors
     /// Returns an error if state can't be read or written.
@@ -139,7 +142,7 @@ impl State {
         }
     }
 
-    /// Pauses these endpoints durably: no further delivery is handed out for them until they are resumed.
+    /// Pauses these endpoints durably: until an endpoint is resumed, no further delivery to it is handed out.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -150,8 +153,8 @@ impl State {
         }
     }
 
-    /// Ends the pauses of these endpoints; `which` selects the kind of pauses. The endpoints also count as not failing
-    /// from now on. Returns the number of pauses that ended.
+    /// Ends the pauses of these endpoints; `which` selects the kind of pauses. For all these endpoints the next failure
+    /// counts as the first failure. Returns the number of pauses that ended.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -173,9 +176,9 @@ impl State {
         }
     }
 
-    /// Turns deliveries into dead letters if they are due, their endpoint is paused, and they have been queued for
-    /// longer than `age`. Returns the team of each such delivery, so one team may occur several times. One call changes
-    /// a bounded number of deliveries; further calls change the others.
+    /// Turns due deliveries to paused endpoints into dead letters, if they have been queued for longer than `age`.
+    /// Returns the team of each such delivery, so one team may occur several times. One call changes a bounded number
+    /// of deliveries; further calls change the others.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -186,8 +189,8 @@ impl State {
         }
     }
 
-    /// Returns a delivery with its attempts, or an unowned callback. Returns `None` if no entry has this id, or if only
-    /// the entry's name is kept.
+    /// Returns the entry with this id: a delivery with its attempts, or an unowned callback. Returns `None` if no entry
+    /// has this id, or if the entry's content is not kept.
     ///
     /// # Errors
     /// Returns an error if state is not available.
@@ -198,8 +201,8 @@ impl State {
         }
     }
 
-    /// Deletes the content of a dead letter. Its id is kept for a while, so that a repeat of the same callback is not
-    /// delivered.
+    /// Deletes the content of a dead letter. The dead letter's id is kept for the retention of delivered callbacks, so
+    /// that a repeat of the same callback is not delivered.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -221,7 +224,8 @@ impl State {
         }
     }
 
-    /// Queues deliveries again, or an unowned callback for another fan-out. Returns the number of queued entries.
+    /// Queues deliveries for new attempts, or an unowned callback for another fan-out. Returns the number of queued
+    /// entries.
     ///
     /// # Errors
     /// Returns an error if state can't be written. In Redis some of the deliveries may be queued then.
@@ -243,8 +247,8 @@ impl State {
         }
     }
 
-    /// Sets the URL to which a team's callbacks of this type are sent. Ends a pause of this endpoint that the gateway
-    /// made by itself, because such a pause is about the former URL.
+    /// Sets the URL to which a team's callbacks of this type are sent. Also ends the pause of this endpoint if the
+    /// gateway made the pause by itself, because such a pause is about the former URL.
     ///
     /// # Errors
     /// Returns an error if it is not certain that the URL was stored and the pause ended.
@@ -255,10 +259,11 @@ impl State {
         }
     }
 
-    /// Deletes the URLs that were set for these endpoints. Ends their pauses that the gateway made by itself.
+    /// Deletes the URLs that were set for these endpoints. Also ends the pauses of these endpoints that the gateway
+    /// made by itself.
     ///
     /// # Errors
-    /// Returns an error if a URL or such a pause may still be there.
+    /// Returns an error if one of these URLs or pauses may still be there.
     pub async fn delete_urls(&self, endpoints: &[Endpoint]) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.delete_urls(endpoints).await,
@@ -279,7 +284,7 @@ impl State {
     }
 
     /// Claims an idempotency key durably, or returns the status of a key that was claimed earlier. After
-    /// [`Claimed::New`] and after an error the claim must be [ended](State::end_claim).
+    /// [`Claimed::New`] and after an error the caller must [end](State::end_claim) the claim.
     ///
     /// # Errors
     /// Returns an error if it is not certain that the key was claimed: state can't be written, or the free space of the
@@ -292,7 +297,7 @@ impl State {
         }
     }
 
-    /// Returns the id of a request's claim, also before the claim exists: the id follows from the team, the key and the
+    /// Returns the id of a request's claim, which need not exist yet: the id is computed from the team, the key and the
     /// token.
     #[must_use]
     pub fn claim_of(&self, claiming: &Claiming) -> ClaimId {
@@ -300,8 +305,8 @@ impl State {
     }
 
     /// Ends a claim. A claim that ended as [`ClaimEnd::Unknown`] may be ended again, for example with an answer;
-    /// [`ClaimEnd::Free`] deletes the claim in any status. Returns false if nothing was changed: the claim does not
-    /// exist any more, or it had ended in another way.
+    /// [`ClaimEnd::Free`] deletes the claim in any status. Returns true if the claim was changed. Returns false if the
+    /// claim does not exist any more, or had ended in another way.
     ///
     /// # Errors
     /// Returns an error if state can't be written; the call may be repeated.
@@ -312,9 +317,9 @@ impl State {
         }
     }
 
-    /// Stores a new session durably. `id` is the session's id, and `holder` is the token or the team that opens the
-    /// session. `secret` is stored unchanged. If the holder has more than [`MOST_SESSIONS`](super::MOST_SESSIONS)
-    /// sessions then, the session that ends first is removed.
+    /// Stores a new session durably. `id` is the session's id, and `holder` is the name of the token or the team that
+    /// opens the session. `secret` is stored unchanged. If the holder has more than
+    /// [`MOST_SESSIONS`](super::MOST_SESSIONS) sessions then, the session that ends first is removed.
     ///
     /// # Errors
     /// Returns an error if it is not certain that the session was stored: state can't be written, or the free space of
@@ -357,10 +362,11 @@ impl State {
         }
     }
 
-    /// Erases the persons with these tags. Teams stay owners of the persons' records, and lose their references. A
-    /// later callback about these records is delivered, and its content is removed after the delivery. The embedded
-    /// engine returns once no file contains the data. Redis' append-only file may contain the data, encrypted, until
-    /// Redis rewrites that file.
+    /// Erases the persons with these tags. Teams stay owners of the persons' records, and the teams' references are
+    /// removed. A later callback about these records is delivered, and its content is removed after the delivery.
+    ///
+    /// The embedded engine returns when no file contains the data any more. With Redis the append-only file may contain
+    /// the encrypted data until Redis rewrites the file.
     ///
     /// # Errors
     /// Returns an error if the removal is not certain: the caller has to repeat it.
@@ -371,8 +377,9 @@ impl State {
         }
     }
 
-    /// Removes entries that are older than their retention, or only their content if their name is still needed. One
-    /// call changes a bounded number of entries and returns that number; callers repeat the call until the number is 0.
+    /// Removes entries that are older than their retention. If an entry's name is still needed, only the entry's
+    /// content is removed. One call changes a bounded number of entries, and returns that number. Callers repeat the
+    /// call until the number is 0.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -395,8 +402,9 @@ impl State {
         }
     }
 
-    /// Verifies the configured keys against the fingerprints of the keys with which the state in Redis was written. The
-    /// embedded engine has nothing to verify here: a node's own database is verified when it is opened.
+    /// Verifies the configured keys against the fingerprints that are stored in Redis, and stores the missing
+    /// fingerprints. The embedded engine has nothing to verify here: a node's own database is verified when it is
+    /// opened.
     ///
     /// # Errors
     /// Returns an error if a key is wrong, or if state can't be read.
@@ -419,7 +427,8 @@ impl State {
         self.secrecy().unreadable()
     }
 
-    /// Waits until there may be callbacks to fan out. Only one task may wait.
+    /// Waits until there may be callbacks to fan out. A change by another node does not end the wait. Only one task may
+    /// wait.
     pub async fn arrival(&self) {
         match self {
             Self::Sqlite(engine) => engine.arrival().await,
@@ -427,7 +436,8 @@ impl State {
         }
     }
 
-    /// Waits until there may be deliveries to make. Only one task may wait.
+    /// Waits until there may be deliveries to make. A change by another node does not end the wait. Only one task may
+    /// wait.
     pub async fn work(&self) {
         match self {
             Self::Sqlite(engine) => engine.work().await,

@@ -1,4 +1,7 @@
-//! Names and contents of stored entries. A name reveals nothing; a content can be decrypted only under its own name.
+//! Names and contents of stored entries.
+//!
+//! A name reveals nothing without the root key. A content can be decrypted only under the name for which it was
+//! encrypted.
 
 use super::error::StateError;
 use super::sessions::{SessionKind, SessionName};
@@ -45,7 +48,7 @@ impl DeliveryId {
 }
 
 impl CallbackName {
-    /// Returns the first half of the name, in the form of a delivery id. Operators name the callback by it.
+    /// Returns the first half of the name, in the form of a delivery id. Operators use this id for the callback.
     pub(super) fn short(&self) -> DeliveryId {
         let mut short = [0; 16];
         short.copy_from_slice(&self.0[..16]);
@@ -79,8 +82,8 @@ impl FromStr for DeliveryId {
     }
 }
 
-/// Makes names and envelopes. Both engines use the same names and envelopes, so that one engine could read the other's
-/// data.
+/// The maker of stored names and envelopes. Both engines use the same names and envelopes, so that one engine could
+/// read the other's data.
 #[derive(Debug, Clone)]
 pub(super) struct Secrecy {
     namer: Pseudonymizer,
@@ -130,8 +133,8 @@ impl Secrecy {
         self.namer.name([b"claim", tenant.as_str().as_bytes(), key])
     }
 
-    /// Returns the stored name of a request that has an idempotency key: a keyed hash of `request`, which is a plain
-    /// hash. A plain hash could reveal the request's path, which may name a person.
+    /// Returns the keyed hash that is stored for a request with an idempotency key. `request` is the plain hash of the
+    /// request. It is not stored, because it could reveal the request's path, which may name a person.
     pub(super) fn claimed_request(&self, claim: &ClaimName, request: &[u8; 32]) -> [u8; 32] {
         self.namer.name([b"request", claim, request])
     }
@@ -196,8 +199,8 @@ impl Secrecy {
         self.keyring.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
     }
 
-    /// Encrypts the URL with the current encryption key, if `hidden`, its stored envelope, has another key. Returns
-    /// `None` if `hidden` has the current key.
+    /// Encrypts the URL with the current encryption key, and returns the envelope. Returns `None` if `hidden`, the
+    /// stored envelope of the URL, has the current key already.
     pub(super) fn renewed_url(
         &self,
         tenant: &TenantName,
@@ -218,8 +221,8 @@ impl Secrecy {
         self.text(url)
     }
 
-    /// Decrypts an envelope. If that fails, the entry counts as unavailable, never as absent: its key may reach this
-    /// node later, or be restored.
+    /// Decrypts an envelope; `place` is its associated data. A failure gives [`StateError::Unavailable`], because the
+    /// missing key may reach this node later. The entry never counts as absent.
     fn open(&self, place: &[u8], hidden: &[u8]) -> Result<Vec<u8>, StateError> {
         self.keyring.decrypt(place, hidden).map_err(|error| {
             self.note_unreadable(&error, Keyring::key_id(hidden));
@@ -255,8 +258,8 @@ impl Secrecy {
     }
 }
 
-/// Returns the associated data of an envelope. The length of each part comes before the part, so that different parts
-/// never give the same data.
+/// Returns the associated data of an envelope: the kind of its content, the entry's name, and the tenant. The length of
+/// each part comes before the part, so that different parts never give the same data.
 fn place(what: &[u8], name: &[u8], tenant: &str) -> Vec<u8> {
     let mut place = b"state".to_vec();
     for part in [what, name, tenant.as_bytes()] {
@@ -266,7 +269,7 @@ fn place(what: &[u8], name: &[u8], tenant: &str) -> Vec<u8> {
     place
 }
 
-/// Joins an id and a body: the id's length, the id, the body.
+/// Joins an id and a body: the id's length in eight bytes, the id, the body.
 fn pack(id: &str, body: &[u8]) -> Vec<u8> {
     [&(id.len() as u64).to_be_bytes(), id.as_bytes(), body].concat()
 }

@@ -1,8 +1,8 @@
 //! Receipts of erasures. They are durable, and each node can list the receipts of all nodes.
 //!
-//! Invariant: a receipt names the numbers of removed entries and the nodes, and contains no personal data. The person
-//! tags stored with it are keyed hashes. Only a restore uses them: it erases every person who was erased after the
-//! backup was made.
+//! Invariant: a receipt has the numbers of removed entries and the names of the nodes, and contains no personal data.
+//! The person tags that are stored with a receipt are keyed hashes. Only a restore uses these tags: it erases the same
+//! persons from the restored data.
 
 use super::error::StateError;
 use super::shared_log::{LogEntries, LogPage, SharedList, SharedLog};
@@ -22,7 +22,7 @@ pub const ERASURES_MIGRATIONS: (&str, &[&str]) = (
        CREATE INDEX erasures_unshared ON erasures (id) WHERE shared = 0;"],
 );
 
-/// The receipts of erasures. Clones share them.
+/// The log of the receipts of erasures. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Erasures(Arc<SharedLog>);
 
@@ -35,14 +35,14 @@ pub struct ErasureReceipt {
     pub time: String,
     /// The numbers of entries that were removed.
     pub removed: ErasedCounts,
-    /// The nodes, each with the result of the order there.
+    /// The nodes, each with the state of the order on that node.
     pub nodes: Vec<NodeOutcome>,
     /// The names of the nodes and stores that did not carry out the whole order, for example because they could not be
     /// reached. If there are any, an operator must give the order again.
     pub left: Vec<String>,
 }
 
-/// The numbers of entries that an erasure removed, by place.
+/// The numbers of entries that an erasure removed, by kind and by store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasedCounts {
     /// Answers that were kept for requests with an idempotency key.
@@ -56,13 +56,13 @@ pub struct ErasedCounts {
     pub disk: u64,
     /// Stored answers in the memory of nodes.
     pub memory: u64,
-    /// Owners of the erased records. The teams stay owners, without their references.
+    /// Owners of the erased records. Only their references were removed: the teams stay owners.
     pub owners: u64,
     /// Stored answers in Redis.
     pub redis: u64,
 }
 
-/// A node with the state of an order.
+/// A node, and the state of an order on this node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeOutcome {
     /// The node's name.
@@ -81,7 +81,7 @@ pub enum NodeState {
     Left,
 }
 
-/// A receipt with the tags of the person, as it is stored and exported.
+/// A receipt with the tags of the erased persons, as it is stored and exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredReceipt {
     /// The receipt.
@@ -92,12 +92,12 @@ pub struct StoredReceipt {
 }
 
 impl StoredReceipt {
-    /// Returns the person tags, without damaged ones.
+    /// Returns the person tags. Damaged tags are left out.
     pub fn tags(&self) -> impl Iterator<Item = Tag> {
         self.persons.iter().filter_map(|text| tag(text))
     }
 
-    /// Reads a line of an export; `None` if the line is damaged.
+    /// Returns the receipt in a line of an export; `None` if the line is damaged.
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok().filter(|stored: &Self| stored.persons.iter().all(|text| tag(text).is_some()))
@@ -145,15 +145,14 @@ impl Erasures {
         self.0.list(page, |text| serde_json::from_str(text).ok()).await
     }
 
-    /// Copies receipts that are not shared yet to Redis, and removes expired receipts. Runs until the future is
-    /// dropped.
+    /// Copies new receipts to Redis and removes expired receipts, until the future is dropped.
     pub async fn keep(&self) {
         self.0.keep().await;
     }
 }
 
-/// Returns the receipts in a database, without damaged ones. The list is empty if a version without receipts wrote the
-/// database.
+/// Returns the receipts in a database. Damaged receipts are left out. The list is empty if the database has no table of
+/// receipts, because an older version wrote it.
 ///
 /// # Errors
 /// Returns an error if the database can't be read.
@@ -167,8 +166,8 @@ pub fn stored_receipts(connection: &Connection) -> rusqlite::Result<Vec<StoredRe
     rows.filter_map(|text| text.map(|text| serde_json::from_str(&text).ok()).transpose()).collect()
 }
 
-/// Writes receipts to a restored database. Receipts that it already has are not changed. `is_alone` is true for a
-/// gateway without Redis, whose receipts need not be copied there.
+/// Writes receipts to a restored database. Receipts that the database already has are not changed. `is_alone` is true
+/// for a gateway without Redis; otherwise the gateway copies the receipts to Redis later.
 ///
 /// # Errors
 /// Returns an error if the database can't be written.

@@ -1,7 +1,7 @@
 //! The idempotency keys of teams: a key is claimed before its call, and keeps the answer for a day.
 //!
 //! Invariants: a key has at most one claim at a time, and only the claim's token can end it; a claim that ends as free
-//! is deleted; an answer is not stored if it names a person who was erased since the request.
+//! is deleted; an answer is not stored if the request or the answer names a person who was erased since the request.
 
 use super::envelopes::ClaimName;
 use crate::base::keyring::random;
@@ -13,10 +13,12 @@ use std::time::{Duration, SystemTime};
 /// The time for which a key is kept after its claim.
 pub const KEPT: Duration = Duration::from_secs(86400);
 
-/// The time after which a claim of another node counts as lost: far more than a call and the upload of its body take.
+/// The age from which a claim that is in flight on another node counts as lost. A call with the upload of its body
+/// takes far less time.
 const LONGEST_CALL: Duration = Duration::from_secs(600);
 
-/// The process that makes a call: the node's identity, which survives restarts, and the current process of the node.
+/// The process that makes a call. It has the node's identity, which survives restarts, and a random name for the
+/// current process of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     node: String,
@@ -24,7 +26,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Makes the holder for this process of a node.
+    /// Makes the holder for this process. `node` is the identity of this node.
     #[must_use]
     pub fn new(node: &str) -> Self {
         let process = random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -54,8 +56,8 @@ pub struct Claiming {
     pub request: [u8; 32],
     /// The process that makes the call.
     pub holder: Holder,
-    /// The fencing token of this claim. If the claim is repeated, for example after a lost answer, state recognises it
-    /// by the token.
+    /// The fencing token of this claim. If the claim is repeated, for example after a lost answer, state recognises the
+    /// repetition by the token.
     pub token: ClaimToken,
 }
 
@@ -122,9 +124,9 @@ pub enum ClaimEnd {
         /// The time of the request. The answer is not stored if one of the persons was erased after this time.
         asked: SystemTime,
     },
-    /// There was an answer that is not kept.
+    /// The request was answered, and the answer is not kept.
     NotKept,
-    /// The outcome is unknown.
+    /// The request may have been processed, and its outcome is unknown.
     Unknown,
 }
 

@@ -55,14 +55,14 @@ impl<K: Copy + Eq + Hash> Leases<K> {
         }
     }
 
-    /// Begins a hand-out of entries. If it is dropped before [`HandOut::keep`], because its caller was cancelled, its
-    /// leases end.
+    /// Begins a hand-out of entries. If the caller is cancelled, the hand-out is dropped before [`HandOut::keep`], and
+    /// its leases end.
     pub(super) fn hand_out(&self) -> HandOut<'_, K> {
         HandOut { leases: self, taken: Vec::new() }
     }
 }
 
-/// The leases of an unfinished hand-out. They end if it is dropped before [`HandOut::keep`].
+/// The leases of an unfinished hand-out. If this value is dropped before [`HandOut::keep`], the leases end.
 #[derive(Debug)]
 pub(super) struct HandOut<'a, K: Copy + Eq + Hash> {
     leases: &'a Leases<K>,

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a node's identity is in its own database, and one incarnation (one start of a process) at a time holds
 //! it, under a lease in Redis; a process publishes nothing while another process holds its identity; a new encryption
-//! key encrypts only once every live node knows it.
+//! key is used for encryption only when every live node knows it.
 
 use super::error::StateError;
 use super::times::length;
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub const IDENTITY_LEASE: Duration = Duration::from_secs(5);
 /// The interval of heartbeats. Four in a row may be lost before the lease ends.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The interval of attempts to get an identity whose lease has not ended.
+/// The interval of attempts to take an identity that another incarnation still holds.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The longest report in bytes: some hundred lines. The report of a healthy node has a few lines.
@@ -53,7 +53,7 @@ pub struct ReportedNode {
     pub name: String,
     /// The time since its last heartbeat.
     pub silent_for: Duration,
-    /// The text of its report. It is empty if the report was too long, or if the node's version makes none.
+    /// The text of its report. It is empty if the report was too long, or if the node's version makes no reports.
     pub report: String,
 }
 
@@ -72,8 +72,8 @@ pub enum IdentityClaim {
     Unverified,
     /// This incarnation holds the identity.
     Held,
-    /// Another incarnation holds the identity. Either it has ended and its lease has not, or one of the two processes
-    /// runs on a copy of the other's database.
+    /// Another incarnation holds the identity. Either the other process has ended before its lease, or one of the two
+    /// processes runs on a copy of the other's database.
     Cloned {
         /// The name of the other node.
         other: String,
@@ -116,8 +116,8 @@ impl Membership {
         }))
     }
 
-    /// Takes the identity. If an earlier incarnation ended without giving it back, the call waits until the lease ends.
-    /// While Redis is out, the call returns at once, and a later heartbeat verifies the identity.
+    /// Takes the identity. If an earlier incarnation ended without giving the identity back, the call waits until the
+    /// lease ends. While Redis is out, the call returns at once, and a later heartbeat verifies the identity.
     ///
     /// # Errors
     /// Returns an error if another incarnation keeps renewing its lease.
@@ -190,7 +190,7 @@ impl Membership {
         self.0.claim.lock().clone()
     }
 
-    /// Returns the names of the nodes that were live at the last heartbeat.
+    /// Returns the names of the nodes that were live at the last heartbeat with which this process held its identity.
     #[must_use]
     pub fn members(&self) -> Vec<String> {
         self.0.members.lock().clone()
@@ -202,7 +202,7 @@ impl Membership {
         &self.0.id
     }
 
-    /// Sets the report that the next heartbeats publish. A report that is too long is replaced by an empty one.
+    /// Sets the report that the next heartbeats publish. A report of more than 64 KiB is replaced by an empty text.
     pub fn report(&self, report: String) {
         *self.0.report.lock() = if report.len() <= LONGEST_REPORT { report } else { String::new() };
     }

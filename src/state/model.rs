@@ -11,15 +11,15 @@ use crate::iluma::person::Tag;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// The time for which a callback waits for an owner, if it has none. The request that caused the callback may not be
-/// answered yet, and its answer brings the owner. The time is twice the default deadline of an answer.
+/// The time for which a callback without an owner waits for an owner. The callback may arrive before the answer to the
+/// request that caused it; that answer gives the record its owner. The time is twice the default deadline of an answer.
 pub const EARLY: Duration = Duration::from_secs(60);
 
-/// The time for which a callback is kept after its fan-out, for teams that become owners later: other requests can
+/// The time for which a callback is kept after its fan-out, for teams that become owners later. Other requests can
 /// share a pending request for the same time.
 pub const LATE: Duration = Duration::from_secs(600);
 
-/// The largest number of entries of a page.
+/// The largest number of entries on a page of a list.
 pub const MOST_LISTED: usize = 1000;
 
 /// The pause before an entry that could not be decrypted is tried again. It is long, because a missing key returns only
@@ -59,8 +59,8 @@ pub struct Owner {
     pub tenant: TenantName,
     /// The team's newest reference as JSON text; `None` if the team gave none, or if the reference was erased.
     pub reference: Option<Bytes>,
-    /// The time at which the team was stored as an owner last. Each later request of the team about the record renews
-    /// it.
+    /// The time at which the team was last stored as an owner. Each later request of the team about the record renews
+    /// this time.
     pub since: SystemTime,
 }
 
@@ -84,7 +84,7 @@ pub struct Callback {
 pub enum ReceiveOutcome {
     /// The callback is stored.
     New,
-    /// The same bytes for the same id are stored already: nothing changed.
+    /// A callback with the same record and the same body is stored already, so nothing changed.
     Repeat,
 }
 
@@ -95,7 +95,7 @@ pub struct Waiting {
     pub name: CallbackName,
     /// The account of the callback.
     pub account: AccountName,
-    /// The callback's type: from the path, else from an owner; `None` if neither has one.
+    /// The callback's type, from the path or else from an owner; `None` if neither names a type.
     pub kind: Option<CallbackType>,
     /// Iluma's id of the record.
     pub id: String,
@@ -119,7 +119,7 @@ pub struct Awaiting {
     pub tenant: TenantName,
     /// The team's reference as JSON text; `None` if the team gave none, or if the reference was erased.
     pub reference: Option<Bytes>,
-    /// True if the record's person was erased, and the references with it.
+    /// True if the record's person was erased. Then the references were erased too.
     pub erased: bool,
 }
 
@@ -154,7 +154,7 @@ pub struct Made {
     pub id: String,
     /// The callback's type.
     pub kind: CallbackType,
-    /// The team, its reference and its body.
+    /// The team, the team's reference, and the body that is sent to the team.
     pub copy: Copy,
     /// The tags of the persons that the body names.
     pub tags: Vec<Tag>,
@@ -175,7 +175,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// The number of failed attempts.
     pub attempts: u32,
-    /// The number of failed attempts that were probes of a paused endpoint. The retry schedule does not count these.
+    /// The number of failed attempts that were probes of a paused endpoint. The retry schedule does not count these
+    /// attempts.
     pub probes: u32,
     /// True if the delivery is a probe of a paused endpoint.
     pub is_probe: bool,
@@ -187,7 +188,7 @@ pub struct Delivery {
     pub(super) fencing_token: i64,
 }
 
-/// The end of a hand-out: the outcome of the delivery, and its attempt, if one was made.
+/// The end of a hand-out: the outcome of the delivery, and the attempt, if one was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conclusion {
     /// The outcome of the delivery.
@@ -211,7 +212,7 @@ pub enum DeliveryOutcome {
     Retry(SystemTime),
     /// The last attempt failed: the delivery is a dead letter.
     Dead,
-    /// A probe of a paused endpoint failed. It does not change the time of the delivery's next attempt.
+    /// A probe of a paused endpoint failed. The failure does not change the time of the delivery's next attempt.
     Probed,
     /// No attempt was made: the callback URL could not be read, or the task that took the delivery was cancelled.
     Untried,
@@ -245,14 +246,14 @@ pub enum DeliveryStatus {
 /// The part of a list that a caller asks for: its filters, its beginning and its length.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// Only entries of this team, if one is given.
+    /// Only entries of this team; `None` for all teams.
     pub tenant: Option<TenantName>,
-    /// Only entries of this type, if one is given.
+    /// Only entries of this type; `None` for all types.
     pub kind: Option<CallbackType>,
-    /// Only entries from this time on, if it is given. The time of a dead or delivered entry is its end; the time of a
-    /// queued or unowned entry is its receipt.
+    /// Only entries from this time on; `None` for no lower bound. The time of a dead or delivered entry is its end; the
+    /// time of a queued or unowned entry is its receipt.
     pub since: Option<SystemTime>,
-    /// Only entries until this time, inclusive, if it is given. Entries have the same times as for `since`.
+    /// Only entries until this time, inclusive; `None` for no upper bound. Entries have the same times as for `since`.
     pub until: Option<SystemTime>,
     /// The last entry of the previous page; `None` for the first page.
     pub after: Option<Cursor>,
@@ -273,7 +274,7 @@ pub struct Cursor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The position in the list. A replay takes the cursor's id. The cursor's time is the due time of a queued entry,
-    /// the end of a dead or delivered entry, or the planned removal of an unowned entry.
+    /// the end of a dead or delivered entry, or the time at which an unowned entry will be removed.
     pub cursor: Cursor,
     /// The team; `None` if the entry has no owner.
     pub tenant: Option<TenantName>,
@@ -297,8 +298,9 @@ impl Page {
         self.kind.is_some() || self.since.is_some() || self.until.is_some()
     }
 
-    /// Returns true if the entry has the page's type, and its time is within the page's times. `status` selects that
-    /// time: `at`, by which the list is sorted, or `received`. Both are in milliseconds since 1970.
+    /// Returns true if the entry has the page's type, and its time is within the page's times. For dead and delivered
+    /// entries this time is `at`, by which the list is sorted; for the others it is `received`. Both are in
+    /// milliseconds since 1970.
     pub(super) fn takes(&self, status: DeliveryStatus, kind: Option<CallbackType>, at: i64, received: i64) -> bool {
         let time = match status {
             DeliveryStatus::Dead | DeliveryStatus::Delivered => at,
@@ -313,7 +315,7 @@ impl Page {
 /// An entry with its attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The list that has the entry.
+    /// The status of the entry.
     pub status: DeliveryStatus,
     /// The entry as its list shows it.
     pub entry: Listed,
@@ -328,15 +330,15 @@ pub enum Deleted {
     Done,
     /// The entry is not a dead letter, so nothing was deleted.
     NotDead,
-    /// No entry has this id.
+    /// No entry has this id, or the content of the entry is not kept.
     Unknown,
 }
 
 /// The deliveries to send again. Their retry schedule starts again from the first attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
-    /// The delivery with this id, in any status, if its content is kept. Or the unowned callback with this id: it waits
-    /// for an owner again, like a new callback.
+    /// The delivery with this id, in any status, if its content is kept; or the unowned callback with this id, which
+    /// waits for an owner again like a new callback.
     One(DeliveryId),
     /// The delivery with this id, if it belongs to this team.
     Own(TenantName, DeliveryId),
@@ -352,11 +354,11 @@ pub enum Replay {
 pub struct Outbox {
     /// The team.
     pub tenant: TenantName,
-    /// Deliveries that are queued.
+    /// The number of queued deliveries.
     pub queued: u64,
     /// The bytes of the queued deliveries, as stored.
     pub queued_bytes: u64,
-    /// Dead letters.
+    /// The number of dead letters.
     pub dead: u64,
 }
 
@@ -365,9 +367,9 @@ pub struct Outbox {
 pub struct Queues {
     /// The outbox of each team that has queued deliveries or dead letters.
     pub tenants: Vec<Outbox>,
-    /// Callbacks that wait for their fan-out.
+    /// The number of callbacks that wait for their fan-out.
     pub waiting: u64,
-    /// Callbacks without an owner.
+    /// The number of callbacks without an owner.
     pub unowned: u64,
     /// The time at which the oldest queued delivery's callback was received; `None` if no delivery is queued.
     pub oldest: Option<SystemTime>,
@@ -376,7 +378,7 @@ pub struct Queues {
 /// The numbers of entries that an erasure removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// Owners of the erased records. The teams stay owners, without their references.
+    /// Owners of the erased records. Only their references were removed: the teams stay owners.
     pub owners: u64,
     /// Callbacks that waited for their fan-out, or had no owner.
     pub callbacks: u64,
@@ -387,7 +389,7 @@ pub struct Erased {
 }
 
 impl Waiting {
-    /// Makes a callback that is received now, for tests of its body.
+    /// Makes a callback that is received now, for unit tests.
     #[cfg(test)]
     #[must_use]
     pub fn example(account: &str, kind: Option<CallbackType>, id: &str, body: Bytes, awaiting: Vec<Awaiting>) -> Self {

@@ -11,7 +11,7 @@ pub const FAILING: Duration = Duration::from_secs(86_400);
 /// The time between two probes of an endpoint that is paused because it fails.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A team's endpoint for one type of callback. It identifies the endpoint's URL, which is stored elsewhere.
+/// A team's endpoint for one type of callback. The endpoint's URL is stored separately.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// The tenant.
@@ -26,7 +26,8 @@ pub struct Endpoint {
 pub enum PauseReason {
     /// The endpoint answered 410.
     Gone,
-    /// The endpoint failed for [`FAILING`]. It is probed, and the first success resumes it.
+    /// The endpoint failed for the time [`FAILING`]. The gateway probes the endpoint, and the first success ends the
+    /// pause.
     Failing,
     /// An operator paused the endpoint.
     Operator,
@@ -43,7 +44,7 @@ pub struct Pause {
     pub reason: PauseReason,
     /// The time when the pause began.
     pub since: SystemTime,
-    /// The time of the next probe, if the endpoint is probed.
+    /// The time of the next probe; `None` if the endpoint is not probed.
     pub probe: Option<SystemTime>,
 }
 
@@ -52,7 +53,7 @@ pub struct Pause {
 pub enum Resume {
     /// Every pause, whatever its reason.
     Any,
-    /// Only a pause that the gateway made by itself. It ends because the endpoint's URL has changed.
+    /// Only a pause that the gateway made by itself. Such a pause ends when the endpoint's URL is changed.
     Automatic,
 }
 

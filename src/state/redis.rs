@@ -8,11 +8,12 @@
 //!
 //! A team's queue is a sorted set by due time. A stream with a consumer group would hand deliveries out in their order
 //! of arrival to any consumer. Retries after hours, a share for each team, replays and erasures would all need a second
-//! structure beside the stream. The inbox is a sorted set for the same reason: early callbacks wait.
+//! structure beside the stream. The inbox is a sorted set too, because a callback that arrives before its owner has to
+//! wait.
 //!
 //! Times: leases, due times and retention follow Redis' own clock. Times from callers are converted by the difference
-//! of the two clocks, which each answer measures (`Skew`). So a node with a wrong clock gets nothing early and holds
-//! nothing longer. After a failover the clock is another machine's: a lease is longer or shorter by the difference of
+//! of the two clocks, which each answer measures (`Skew`). So a node with a wrong clock gets no entry early, and holds
+//! no lease longer. After a failover the clock is another machine's: a lease is longer or shorter by the difference of
 //! the two machines' clocks. Times in lists are those of Redis' clock.
 //!
 //! Nodes: a hand-out of deliveries or callbacks has a fencing token. The holder of an older token can store only one
@@ -21,8 +22,9 @@
 //!
 //! Durability is that of Redis: [`durability_warnings`](super::State::durability_warnings) reports its weaknesses.
 //! Replicas get an acknowledged change a moment later, and a failover in that moment loses the change. Received
-//! callbacks and claims of idempotency keys are not lost in this way if `state.redis.replicas` is set: they wait for
-//! replicas. The append-only file contains erased data, encrypted, until Redis rewrites it.
+//! callbacks and claims of idempotency keys are not lost in this way if `state.redis.replicas` is set: they are
+//! acknowledged only when replicas have them. The append-only file contains erased data, encrypted, until Redis
+//! rewrites it.
 
 mod endpoints;
 mod engine;

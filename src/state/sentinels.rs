@@ -48,12 +48,12 @@ pub enum KeyError {
     /// State can't be read or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The database file can't be read. Holds its path and the error.
+    /// The database file can't be read. The members are the path of the file and the error.
     #[error("state.path: {} can't be read: {}; {}", .0.display(), .1, advice(.1))]
     File(PathBuf, rusqlite::Error),
 }
 
-/// Returns what an operator does if the database file can't be read for this error.
+/// Returns the advice for an operator, if this error is the reason why the database file can't be read.
 fn advice(error: &rusqlite::Error) -> &'static str {
     match DatabaseError::from(error) {
         DatabaseError::Damaged => {
@@ -128,8 +128,8 @@ pub async fn verify_database(database: &Database, settings: &config::State) -> R
     Ok(database.write(verify).await??)
 }
 
-/// Verifies the configured keys against the database file of a node that may be running, and changes nothing. A missing
-/// file, or a file without sentinels, accepts any keys.
+/// Verifies the configured keys against the database file of a node that may be running, and changes nothing. If the
+/// file is missing or has no sentinels, every key is accepted.
 ///
 /// # Errors
 /// Returns an error if a key is wrong, or if the file can't be read.
@@ -162,7 +162,7 @@ impl Sentinels {
     pub fn new(settings: &config::State) -> Self {
         let mut keys: Vec<_> =
             fingerprints(settings).into_iter().map(|(name, bytes)| (name, hex::encode(bytes))).collect();
-        // The root key is the first one.
+        // The first fingerprint is that of the root key.
         let (_, root) = keys.remove(0);
         Self { root, keys }
     }

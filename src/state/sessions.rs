@@ -19,7 +19,7 @@ pub const MOST_SESSIONS: usize = 100;
 /// The stored name of a session: a keyed hash of its id.
 pub(super) type SessionName = [u8; 32];
 
-/// The kind of a session: the pages that it opens.
+/// The kind of a session: the pages for which it is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum SessionKind {
@@ -46,7 +46,8 @@ impl SessionKind {
         format!("{}:{name}", <&str>::from(self))
     }
 
-    /// Returns the holder's name from a text that [`holder`](Self::holder) made; `None` if the text is of another kind.
+    /// Returns the holder's name from a text that [`holder`](Self::holder) made; `None` if the text belongs to a
+    /// session of another kind.
     pub(super) fn holder_in(self, text: &str) -> Option<String> {
         Some(text.strip_prefix(<&str>::from(self))?.strip_prefix(':')?.to_owned())
     }

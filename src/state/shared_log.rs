@@ -20,11 +20,11 @@ use std::time::{Duration, SystemTime};
 
 /// The retention of an entry: more than a year, as auditors ask for.
 const RETENTION: Duration = Duration::from_secs(400 * 86400);
-/// The longest wait for the lock of the database while the gateway writes to it.
+/// The longest time for which a command waits for the database's lock while the gateway writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest number of entries that one request copies to Redis.
 const MOST_SHARED: usize = 200;
-/// The interval at which a node copies entries that are not shared yet to Redis.
+/// The interval at which a node copies new entries to Redis.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of [`INTERVAL`]s between two removals of expired entries.
 const INTERVALS_PER_SWEEP: u32 = 3600;
@@ -58,13 +58,13 @@ pub(super) struct SharedList {
 pub struct LogPage {
     /// The id of the last entry of the previous page; `None` for the first page.
     pub after: Option<String>,
-    /// Only entries that were written at this time or later, if it is given.
+    /// Only entries that were written at this time or later; `None` for no lower bound.
     pub from: Option<SystemTime>,
-    /// Only entries that were written before this time, if it is given.
+    /// Only entries that were written before this time; `None` for no upper bound.
     pub to: Option<SystemTime>,
     /// The largest number of entries.
     pub most: usize,
-    /// True for a page that begins with the newest entry.
+    /// True if the newest entry comes first, false if the oldest entry comes first.
     pub newest_first: bool,
 }
 
@@ -73,7 +73,7 @@ pub struct LogPage {
 pub struct LogEntries<T> {
     /// The entries, in the order that the page asks for.
     pub entries: Vec<T>,
-    /// The id of the last entry, if more entries may follow.
+    /// The id of the last entry if more entries may follow; `None` on the last page.
     pub next: Option<String>,
     /// False if Redis is configured, but only this node's entries could be read.
     pub is_complete: bool,
@@ -84,8 +84,8 @@ impl SharedLog {
         Self { table, database, shared, clock, written: AtomicU32::new(0), sharing: tokio::sync::Mutex::default() }
     }
 
-    /// Returns the id for an entry that is written now, and the current time. Ids sort in the order in which they were
-    /// returned, also within a millisecond.
+    /// Returns the id for an entry that is written now, and the current time. Unless the clock is set back, ids sort in
+    /// the order in which they were returned, also within a millisecond.
     pub(super) fn next_id(&self) -> (String, SystemTime) {
         let now = self.clock.wall();
         let place = self.written.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff;
@@ -157,7 +157,7 @@ impl SharedLog {
             if looks.is_multiple_of(INTERVALS_PER_SWEEP) {
                 let (oldest, delete) =
                     (self.oldest(), format!("DELETE FROM {} WHERE id < ?1 AND shared = 1", self.table));
-                // The next sweep removes what this one could not.
+                // If this fails, the next sweep removes the entries.
                 let _ = self.database.write(move |connection| connection.execute(&delete, [&oldest])).await;
             }
             looks = looks.wrapping_add(1);
@@ -165,8 +165,8 @@ impl SharedLog {
         }
     }
 
-    /// Checks that Redis still has the newest entry that this node shared. If it is missing, Redis has lost its data:
-    /// every entry is marked as not shared, so that it is copied again.
+    /// Checks that Redis still has the newest entry that this node shared. If that entry is missing, Redis has lost its
+    /// data. Then all entries are marked as not shared, so that they are copied again.
     async fn notice_loss(&self) {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return };
         let select = format!("SELECT id FROM {} WHERE shared = 1 ORDER BY id DESC LIMIT 1", self.table);
@@ -188,8 +188,8 @@ impl SharedLog {
         }
     }
 
-    /// Copies entries that are not shared yet to Redis. Returns true if Redis then has all entries of this node.
-    /// Returns false without Redis, or while it can't be reached.
+    /// Copies new entries to Redis. Returns true if Redis then has all entries of this node. Returns false without
+    /// Redis, or while it can't be reached.
     async fn share(&self) -> bool {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return false };
         let _sharing = self.sharing.lock().await;
@@ -289,8 +289,8 @@ pub(super) fn entry_id(now: SystemTime, place: u32) -> String {
     format!("{:013}-{place:06x}{:08x}", millis(now), u32::from_be_bytes(keyring::random()))
 }
 
-/// Writes an entry into a gateway's database, for a command that runs as another process. If the gateway is running, it
-/// shares the entry with the other nodes.
+/// Writes an entry into a gateway's database, for a command that runs as another process. The gateway shares the entry
+/// with the other nodes while it runs.
 pub(super) fn write_beside(state: &config::State, table: &str, id: &str, text: &str) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(&state.path, flags)?;

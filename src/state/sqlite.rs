@@ -1,7 +1,7 @@
 //! State in the embedded database, for one gateway.
 //!
-//! Invariants in addition to those of all engines: leases are in memory, because only one gateway process can use the
-//! file, so a crash ends them at once; every statement finds its rows by an index, except in the small tables of
+//! Invariants in addition to those of all engines: leases are in memory only, so a crash ends them at once (only one
+//! gateway process can use the file); every statement finds its rows by an index, except in the small tables of
 //! endpoints and outboxes.
 
 mod delivery_row;

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The largest answer in bytes that is read whole. A thousand watchlist matches fit into it.
+/// The largest answer, in bytes, that is read into memory as a whole. A thousand watchlist matches fit into it.
 const LARGEST_ANSWER: usize = 8 << 20;
 
 /// An answer's body as it arrives. An h1 connection returns to the pool with the last byte. If the body is dropped
@@ -29,15 +29,16 @@ const LARGEST_ANSWER: usize = 8 << 20;
 #[derive(Debug)]
 pub struct AnswerBody {
     incoming: Incoming,
-    /// The h1 connection, which this body drives. `None` for h2, and once the connection was given back or has failed.
+    /// The h1 connection, which this body drives. `None` for h2, and after the connection has returned to the pool or
+    /// has failed.
     connection: Option<Box<Http1>>,
-    /// The share in an h2 connection; `None` for h1.
+    /// The h2 connection, which counts this body as one of its requests; `None` for h1.
     share: Option<Arc<Http2>>,
     pool: Arc<Pool>,
     mask: Option<Mask>,
     /// Trailers that arrived while the mask still held back some of the data before them.
     trailers: Option<HeaderMap>,
-    /// True if the answer has a content encoding, in which no secret can be found.
+    /// True if the answer has a content encoding. Secrets can't be found in an encoded body.
     encoded: bool,
     idle: Duration,
     waiting_since: Option<Instant>,
@@ -79,7 +80,8 @@ impl AnswerBody {
         body
     }
 
-    /// Removes all secrets from an answer: from its head at once, from its body while it streams.
+    /// Hides all secrets in an answer. Header fields with a secret are removed at once. In the body the secrets are
+    /// masked while it streams.
     pub(super) fn hide(response: &mut Response<Self>, credential: &Arc<Credential>) {
         credential.clean(response.headers_mut());
         // The body may be plain although the head names an encoding. A body that is really encoded has no secret that
@@ -105,8 +107,8 @@ impl AnswerBody {
         let frame = match &mut self.connection {
             None => Pin::new(&mut self.incoming).poll_frame(cx),
             Some(connection) => {
-                // Data arrives only while the connection is driven. So a wake-up by the body itself would be a second
-                // one.
+                // Driving the connection brings the data, and registers this task for a wake-up. A second wake-up by
+                // the body would be useless, so the body gets a waker that does nothing.
                 let mut unwoken = Context::from_waker(Waker::noop());
                 let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut unwoken);
                 if frame.is_pending() {
@@ -131,7 +133,8 @@ impl AnswerBody {
                 match &frame {
                     Some(Ok(_)) => self.give_back_if_done(),
                     Some(Err(_)) => self.connection = None,
-                    // hyper treats a reset without an error as an end; only END_STREAM is a real end.
+                    // hyper reports a stream that was reset with NO_ERROR as the end of the body. Only with END_STREAM
+                    // is the body whole.
                     None if self.share.is_some() && !self.incoming.is_end_stream() => {
                         return Poll::Ready(Some(Err(AnswerError::Truncated)));
                     }
@@ -205,8 +208,8 @@ pub struct Collected {
     pub body: Bytes,
 }
 
-/// Reads an answer whole, up to 8 MiB, within `total`, and decodes it if it has a content encoding. In a decoded body
-/// the secrets of `credential` are masked.
+/// Reads an answer whole, up to 8 MiB, within the time `total`. Decodes the body if it has a content encoding, and then
+/// masks the secrets of `credential` in it.
 ///
 /// # Errors
 /// Returns an error if the answer is cut off, too large, too slow, or in an encoding that can't be decoded.
@@ -267,7 +270,7 @@ fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let mut decoded = Vec::new();
     match encoding.as_str() {
         "gzip" | "x-gzip" => GzDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded).ok()?,
-        // Deflate is zlib in the standard, and raw in the practice of many servers.
+        // By the standard, `deflate` is the zlib format. Many servers send raw deflate data instead.
         "deflate" => match ZlibDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded) {
             Ok(length) => length,
             Err(_) => {

@@ -1,8 +1,11 @@
-//! The circuit breaker of an account: while Iluma is failing, nothing is sent, except one probe from time to time.
+//! The circuit breaker of an account: while Iluma is failing, only one probe is sent from time to time.
 //!
-//! Invariants: only Iluma's faults open the circuit (no answer, a broken answer, a 5xx); a refusal by the gateway and a
-//! 4xx, 429 included, never do; while it is open nothing is sent except one probe after each cool-off; one successful
-//! probe closes it. Opening and closing are logged once each.
+//! Invariants:
+//! - Only Iluma's faults open the circuit: no answer, a broken answer, or a 5xx. Refusals by the gateway and 4xx
+//!   answers, 429 included, never open it.
+//! - While the circuit is open, only one probe is sent after each cool-off.
+//! - One successful probe closes the circuit.
+//! - Each opening and each closing writes one log line.
 
 use super::error::CallError;
 use crate::base::clock::Clock;
@@ -14,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Half of the window in which calls are counted. The current half and the half before it cover 5 to 10 seconds.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
-/// The fewest calls that can open the circuit: two timeouts in a quiet night are no outage.
+/// The smallest number of calls in the window that can open the circuit. Two timeouts in a quiet night are no outage.
 const LEAST_CALLS: u32 = 10;
 /// The share of failed calls that opens the circuit: one half, as (part, whole).
 const FAULTS_OF_CALLS: (u32, u32) = (1, 2);
@@ -33,7 +36,7 @@ pub struct CircuitBreaker {
 
 #[derive(Debug)]
 struct State {
-    /// Calls and faults of the current half of the window, and of the half before.
+    /// The counted calls of the current half of the window, then of the half before: (all calls, failed calls).
     halves: [(u32, u32); 2],
     since: Instant,
     open: Option<Open>,
@@ -46,7 +49,7 @@ struct Open {
     probing: bool,
 }
 
-/// The meaning of a call's result for the circuit.
+/// The result of a call, as the circuit counts it: no fault, a 5xx status, or an error that is Iluma's fault.
 #[derive(Debug, Clone, Copy)]
 enum Finding {
     Well,
@@ -68,13 +71,13 @@ impl std::fmt::Display for Finding {
 #[derive(Debug)]
 pub struct BreakerPermit {
     breaker: Arc<CircuitBreaker>,
-    /// Iluma's host, as log lines name it.
+    /// Iluma's host, for log lines.
     host: Arc<str>,
     probe: bool,
 }
 
 impl CircuitBreaker {
-    /// Makes a closed circuit.
+    /// Makes a circuit breaker whose circuit is closed.
     #[must_use]
     pub fn new(account: &AccountName, clock: &Clock) -> Self {
         let state = State { halves: [(0, 0); 2], since: clock.now(), open: None };

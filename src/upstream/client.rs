@@ -36,10 +36,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Makes a client that has not connected yet. `tasks` drives connections that serve several requests at once (h2).
+    /// Makes a client that has not connected yet. `tasks` runs a task for each h2 connection, which serves several
+    /// requests at once.
     ///
     /// # Errors
-    /// Returns an error if TLS can't be set up, such as without a usable trust store.
+    /// Returns an error if TLS can't be set up, for example because there is no usable trust store.
     pub fn new(settings: &config::Upstream, clock: &Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
         let connector = Connector::new(settings, clock.clone(), tasks)?;
         let host: Arc<str> = connector.origin.authority.as_str().into();
@@ -65,22 +66,24 @@ impl Upstream {
         &self.host
     }
 
-    /// Closes the connections that carry no request.
+    /// Closes the connections that carry no request. Every h2 connection closes after its current requests.
     pub fn close(&self) {
         self.pool.clear();
     }
 
-    /// Closes connections that were unused for too long, or can't be used any more. It is called from time to time.
+    /// Closes connections that were unused for too long, or can't be used any more. The gateway calls this from time to
+    /// time.
     pub fn sweep(&self) {
         self.pool.sweep();
     }
 
-    /// Sends a request and waits for the head of its answer; the body streams. The request is sent again if that is
-    /// safe: nothing of it left, or Iluma proved that it processed nothing, or a kept connection broke and the request
-    /// changes and costs nothing.
+    /// Sends a request and waits for the head of its answer. The answer's body is streamed.
+    ///
+    /// The request is sent again only in three cases: no byte of it left this process; Iluma proved that it processed
+    /// nothing of the request; or a kept connection broke, and the request changes and costs nothing.
     ///
     /// # Errors
-    /// Returns the outcome of the request, as far as it is known.
+    /// Returns an error if no answer arrived. It says what is known about the outcome of the request.
     pub async fn send(
         &self,
         request: Outgoing,
@@ -95,7 +98,8 @@ impl Upstream {
             let kept = if only_fresh { None } else { self.pool.take() };
             let pooled = match kept {
                 Some(pooled) => pooled,
-                // A connect is rare, and its future is large. On the heap it costs other requests nothing.
+                // A connect is rare, and its future is large. It is on the heap, so that it does not enlarge the future
+                // of every request.
                 None => Box::pin(self.connect()).await?,
             };
             let fresh = pooled.is_fresh();
@@ -104,7 +108,8 @@ impl Upstream {
                 Ok((head, body)) => {
                     let body = AnswerBody::new(body, Arc::clone(&self.pool), self.timeouts.idle, &head);
                     let mut response = http::Response::from_parts(head, body);
-                    // The extensions have a reason phrase of Iluma's own, which would be passed on without a check.
+                    // The extensions may have Iluma's own reason phrase, which would be passed on without a search for
+                    // secrets.
                     response.extensions_mut().clear();
                     if let Some(credential) = credential {
                         AnswerBody::hide(&mut response, credential);
@@ -120,8 +125,8 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Pooled, CallError> {
-        // If one connection serves many requests, the requests that need a new connection wait for the request that
-        // makes it.
+        // Several requests can share one h2 connection. So if Iluma speaks h2, only one request connects, and the
+        // others wait for its connection.
         let mut turn = None;
         if self.pool.multiplexes() {
             turn = Some(self.connecting.lock().await);
@@ -129,7 +134,7 @@ impl Upstream {
                 return Ok(pooled);
             }
             // No kept connection has room. If no h2 connection is kept any more, all requests connect at the same time.
-            // One after the other, the last request would wait for the timeouts of all others.
+            // If they connected one after the other, the last request would wait for the timeouts of all others.
             turn = turn.filter(|_| self.pool.multiplexes());
         }
         for _ in 0..CONNECT_ATTEMPTS {
@@ -147,8 +152,9 @@ impl Upstream {
     }
 }
 
-/// Returns the request to be sent again, or the error that ends the call. `fresh` is true if its connection had carried
-/// no request before; `sends` is the number of times that the request may have left.
+/// Decides about a request that got no answer. Returns the request if it may be sent again, else the error that ends
+/// the call. `fresh` is true if the connection had carried no request before. `sends` is the number of sends so far in
+/// which a part of the request may have left.
 fn next(failed: Failed, fresh: bool, sends: usize) -> Result<Outgoing, CallError> {
     let error = match failed.outcome {
         // A kept connection had closed: the request takes another connection. A new connection that takes no byte

@@ -35,10 +35,10 @@ const BUFFER: usize = 64 << 10;
 /// longer, so in practice the bytes bound a head.
 const MOST_FIELDS: usize = BUFFER / 16;
 
-/// The window of an h2 stream: the unread bytes that Iluma may send of one answer.
+/// The window of an h2 stream: the number of bytes of one answer that Iluma may send before the gateway reads them.
 const STREAM_WINDOW: u32 = 128 << 10;
-/// The window of an h2 connection. Every answer on it can fill its own window. So a client that reads slowly does not
-/// delay other clients.
+/// The window of an h2 connection. It is large enough for every stream to fill its own window, so a client that reads
+/// its answer slowly does not delay other clients.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
 /// The interval of pings to an h2 peer.
@@ -146,7 +146,7 @@ impl Connector {
         Ok(Pooled::Http1 { connection, fresh: true })
     }
 
-    /// Makes an h2 connection. It serves several requests at once, so a task of its own drives it. It is used once the
+    /// Makes an h2 connection, which serves several requests at once, so a task of its own drives it. Returns once the
     /// peer's limit on concurrent requests is known.
     async fn http2(&self, stream: Stream) -> Result<Pooled, ConnectError> {
         let (stream, reads) = SettingsWatch::new(stream);
@@ -178,7 +178,8 @@ impl Connector {
         Ok(Pooled::Http2 { connection: Arc::new(pooled), fresh: true })
     }
 
-    /// Returns the base URL for a tunnel. A tunnel takes port 443 if the URL has no port, so an http URL gets port 80.
+    /// Returns the base URL for the proxy's tunnel. For a URL without a port the tunnel uses port 443, so an http URL
+    /// gets port 80 here.
     fn with_port(&self) -> Uri {
         if self.uri.port().is_some() || self.tls.is_some() {
             return self.uri.clone();
@@ -199,7 +200,7 @@ fn tls(
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
-/// Waits until the peer accepts requests. Returns the number of concurrent requests that the peer allows.
+/// Waits until the peer's settings have arrived. Returns the number of concurrent requests that they allow.
 async fn allowed_streams(connection: &mut Http2Connection, reads: &AtomicWaker) -> Result<usize, ConnectError> {
     poll_fn(|cx| {
         reads.register(cx.waker());

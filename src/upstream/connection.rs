@@ -27,15 +27,15 @@ pub(super) type Http2Sender = http2::SendRequest<OutgoingBody>;
 pub(super) type Http2Connection =
     http2::Connection<TokioIo<SettingsWatch<Stream>>, OutgoingBody, crate::base::tasks::Tasks>;
 
-/// The largest number of requests on one h2 connection, even if the peer allows more. It limits the requests that break
-/// with the connection.
+/// The largest number of concurrent requests on one h2 connection, even if the peer allows more. If the connection
+/// breaks, not more requests than these fail.
 pub(super) const MOST_STREAMS: usize = 100;
 
-/// The age at which a connection gets no further requests, so that a changed DNS answer takes effect within minutes.
+/// The age from which a connection gets no further requests. So a changed DNS answer takes effect within minutes.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// An h1 connection, which serves one request at a time, or a share in an h2 connection, which serves several. `fresh`
-/// is true if the connection has carried no request yet.
+/// A connection for one request. An h1 connection is for this request alone; an h2 connection may carry other requests
+/// at the same time. `fresh` is true if the connection has carried no request yet.
 #[derive(Debug)]
 pub(super) enum Pooled {
     Http1 { connection: Box<Http1>, fresh: bool },
@@ -59,8 +59,8 @@ impl Pooled {
     }
 }
 
-/// An h2 connection, driven by a task of its own. Each clone of its `Arc`, except the pool's, counts as one request on
-/// it.
+/// An h2 connection, driven by a task of its own. The pool holds one `Arc` of the connection, and each request on it
+/// holds another. So the number of these `Arc`s shows the number of requests.
 #[derive(Debug)]
 pub(super) struct Http2 {
     pub(super) sender: Http2Sender,
@@ -77,7 +77,7 @@ impl Http2 {
         Self { sender, allowed_streams, retired: AtomicBool::new(false), born }
     }
 
-    /// Ends the use of the connection for further requests.
+    /// Marks the connection so that it gets no further requests.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -87,7 +87,8 @@ impl Http2 {
         !self.retired.load(Ordering::Relaxed) && is_young(self.born, now) && self.sender.is_ready()
     }
 
-    /// Returns true if one more request fits. The count of the `Arc` includes the pool's own.
+    /// Returns true if the connection has room for another request. The number of `Arc`s includes the pool's own, so it
+    /// is one more than the number of requests.
     pub(super) fn has_room(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) <= self.allowed_streams.load(Ordering::Relaxed).min(MOST_STREAMS)
     }
@@ -102,8 +103,8 @@ impl Http2 {
 #[derive(Debug)]
 pub(super) struct Http1 {
     pub(super) sender: Http1Sender,
-    /// The connection; `None` once it has ended. hyper returns a request that it did not send only when the connection
-    /// is dropped.
+    /// The connection; `None` once it has ended. An ended connection is dropped, because only then hyper returns a
+    /// request that it did not send.
     connection: Option<Box<Http1Connection>>,
     pub(super) alarm: LazySleep,
     born: Instant,

@@ -8,20 +8,20 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 
-/// An account's key as Iluma reads it, with the secrets that no answer may show.
+/// An account's API key in the form of an `authorization` header, and the secrets that no answer may show.
 pub struct Credential {
     authorization: HeaderValue,
     hidden: Arc<Secrets>,
 }
 
 impl Credential {
-    /// Returns the credential of an account. Only the account's own key is hidden in its answers.
+    /// Returns the credential of an account. Answers to its calls are searched only for this account's key.
     #[must_use]
     pub fn new(api_key: &SecretString) -> Self {
         Self::with_secrets(api_key, Arc::new(Secrets::new([api_key], [])))
     }
 
-    /// Returns the credential of an account whose answers must show none of these secrets.
+    /// Returns the credential of an account. Answers to its calls are searched for the secrets in `hidden`.
     #[must_use]
     pub fn with_secrets(api_key: &SecretString, hidden: Arc<Secrets>) -> Self {
         let basic = STANDARD.encode(format!("{}:", api_key.expose_secret()));
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// Masks the secrets in a body that arrives in pieces, wherever the pieces are cut.
+/// Masks the secrets in a body that arrives in pieces, even if a secret is split between two pieces.
 #[derive(Debug)]
 pub(super) struct Mask {
     credential: Arc<Credential>,
@@ -66,8 +66,8 @@ impl Mask {
         Self { credential: Arc::clone(credential), held: Bytes::new() }
     }
 
-    /// Masks the secrets in the held data and in `data`. Returns all of this data, except an end that may be the
-    /// beginning of a secret. That end is held.
+    /// Adds `data`, the next piece, to the held data and masks the secrets. Returns the result without an end that may
+    /// be the beginning of a secret. This end is held until the next call.
     pub(super) fn pass(&mut self, data: Bytes) -> Bytes {
         let mut covered = self.last(data);
         // A masked secret is never the beginning of another one, so only unmasked bytes are held.
@@ -75,8 +75,8 @@ impl Mask {
         covered
     }
 
-    /// Masks the secrets in the held data and in `data`, the last piece of the body. Returns all of this data, because
-    /// no secret can end later.
+    /// Adds `data`, the last piece, to the held data and masks the secrets. Returns the whole result, because no
+    /// further data can complete a secret.
     pub(super) fn last(&mut self, data: Bytes) -> Bytes {
         let held = self.rest();
         let data = if held.is_empty() { data } else { [&held[..], &data[..]].concat().into() };
@@ -88,7 +88,7 @@ impl Mask {
         self.credential.hidden.clean(trailers);
     }
 
-    /// Takes the held data. It is returned as it is, because it contains no whole secret.
+    /// Takes and returns the held data, unmasked: it contains no whole secret.
     pub(super) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.held)
     }

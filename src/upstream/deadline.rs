@@ -1,4 +1,4 @@
-//! The deadlines of an answer.
+//! The deadline of an answer's head, and the time limits for waits.
 
 use super::error::CallError;
 use super::outgoing::{Progress, Stage};
@@ -8,22 +8,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The bounds of every wait for upstream.
+/// The time limits of waits for Iluma.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// The time from the end of the request to the head of the answer.
     pub answer: Duration,
-    /// The longest time in which no byte of a body moves, in either direction.
+    /// The longest time without any progress of a body, in either direction.
     pub idle: Duration,
 }
 
-/// The deadline of an answer's head. While the client sends its body, any progress extends the deadline by
-/// `Timeouts::idle`. After that, `Timeouts::answer` applies. The deadline begins when the request has its connection,
-/// so time in a queue does not count.
+/// The deadline of an answer's head. While the client sends its body, the deadline is `Timeouts::idle` after the last
+/// progress. Once the whole body was sent, it is `Timeouts::answer` later. The time starts when the request has its
+/// connection, so time in a queue does not count.
 pub(super) struct ResponseDeadline {
     progress: Option<Arc<Progress>>,
     timeouts: Timeouts,
-    /// The time at which the body last moved or was complete.
+    /// The time of the body's last progress, or of its end.
     since: Instant,
     seen: u64,
     sending: bool,
@@ -60,7 +60,7 @@ impl ResponseDeadline {
         self.progress.as_ref().is_some_and(|progress| progress.stage() == Stage::Failed)
     }
 
-    /// Moves the deadline if the body has moved since the last look, and returns the body's stage.
+    /// Moves the deadline if the body has made progress since the last call. Returns the body's stage.
     fn look(&mut self) -> Stage {
         let Some(progress) = &self.progress else { return Stage::Done };
         let (stage, bytes) = (progress.stage(), progress.bytes());

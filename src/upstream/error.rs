@@ -67,7 +67,8 @@ impl CallError {
         }
     }
 
-    /// Returns true if Iluma certainly processed nothing of the request: the call leaves no trace in ledger or limits.
+    /// Returns true if Iluma certainly processed nothing of the request. Such a call counts neither in the ledger nor
+    /// in the limits.
     #[must_use]
     pub const fn is_unprocessed(self) -> bool {
         match self {

@@ -18,10 +18,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-/// The body of an answer, with the h1 connection, or the share in an h2 connection, on which it arrives.
+/// The body of an answer, with the h1 or h2 connection on which it arrives.
 pub(super) enum Source {
     Http1(Incoming, Box<Http1>),
-    /// The share counts as a request on the connection until the body ends.
+    /// The `Arc` counts as a request on the connection until it is dropped with the body.
     Http2(Incoming, Arc<Http2>),
 }
 
@@ -56,12 +56,12 @@ pub(super) async fn exchange(
     let mut deadline = ResponseDeadline::new(request.body.progress(), timeouts);
     match pooled {
         Pooled::Http1 { mut connection, fresh } => {
-            // A kept connection may close at this moment, which is not Iluma's fault. h1 can't prove that Iluma
-            // processed nothing.
+            // A kept connection may close just when it is used again. With h1 Iluma can't prove that it processed
+            // nothing, so a copy for another send is made only if the request is harmless.
             let again = if fresh { None } else { request.again() };
             let mut answer = pin!(connection.sender.try_send_request(request.into_http1(origin)));
-            // The answer arrives only by driving the connection, so a wake-up by the answer itself would be a second
-            // one.
+            // Driving the connection brings the answer, and registers this task for a wake-up. A second wake-up by the
+            // answer's future would be useless.
             let sent = poll_fn(|cx| {
                 connection.drive(cx);
                 let mut unwoken = Context::from_waker(Waker::noop());
@@ -99,7 +99,8 @@ async fn http2(
     .await
 }
 
-/// Returns the answer or the outcome of the request. `again` makes the request to be sent again, if that is possible.
+/// Returns the answer, or the failure of the request. `again` makes a copy of the request for another send; it returns
+/// `None` if there can be no copy.
 fn finish(
     sent: Result<Sent, CallError>,
     deadline: &ResponseDeadline,
@@ -153,7 +154,8 @@ fn outcome(error: &hyper::Error, deadline: &ResponseDeadline) -> SendOutcome {
 }
 
 /// Returns true if the protocol proves that Iluma processed nothing of a request: REFUSED_STREAM, or a GOAWAY with a
-/// stream id below the request's (RFC 9113, section 8.7). Requests up to that id do not fail because of the GOAWAY.
+/// stream id below the request's (RFC 9113, section 8.7). A GOAWAY does not end requests with ids up to the one that it
+/// names.
 fn proves_unprocessed(error: &hyper::Error) -> bool {
     let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
     error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))

@@ -36,7 +36,7 @@ impl Outgoing {
         harmless.then(|| self.head(OutgoingBody::Empty))
     }
 
-    /// Returns a request with the same head and another body.
+    /// Returns a copy of the request's head with `body` as its body.
     pub(super) fn head(&self, body: OutgoingBody) -> Self {
         Self {
             method: self.method.clone(),
@@ -67,7 +67,7 @@ impl Outgoing {
         request
     }
 
-    /// Reverts [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left.
+    /// Reverts [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left this process.
     pub(super) fn from_request(request: Request<OutgoingBody>, repeatable: bool) -> Self {
         let (parts, body) = request.into_parts();
         let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
@@ -88,11 +88,11 @@ impl Outgoing {
 pub enum OutgoingBody {
     /// The request has no body.
     Empty,
-    /// A body that was read already; `None` once it was passed on.
+    /// A body in memory; `None` once it was passed to the connection.
     Full(Option<Bytes>),
-    /// A body that is passed on as the client sends it.
+    /// A body that is passed on while the client sends it.
     Stream {
-        /// The client's body, through filters.
+        /// The client's body, with the gateway's filters around it.
         body: BoxBody<Bytes, BoxError>,
         /// The progress, for the deadline.
         progress: Arc<Progress>,
@@ -151,8 +151,8 @@ impl Progress {
 }
 
 impl OutgoingBody {
-    /// Makes a streamed body from a filtered body, which may end with an error. `trailers` removes the trailers that
-    /// are not forwarded.
+    /// Makes a streamed body from the client's body. The gateway's filters are already around `body`, and may end it
+    /// with an error. `trailers` removes the trailers that are not forwarded.
     #[must_use]
     pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
     where

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 /// again.
 const MOST_KEPT: usize = 64 << 10;
 
-/// Pieces of a streamed body that were passed on.
+/// Copies of the pieces of a streamed body, kept while the body is sent.
 #[derive(Debug, Default)]
 pub struct Pieces(Mutex<Kept>);
 
@@ -18,7 +18,7 @@ struct Kept {
     bytes: usize,
     /// True once the end of the body was seen.
     whole: bool,
-    /// True once a passed piece was not kept.
+    /// True once a frame could not be kept.
     lost: bool,
 }
 
@@ -41,7 +41,7 @@ impl Pieces {
         }
     }
 
-    /// Returns the body; `None` if it was not kept whole.
+    /// Returns the whole body; `None` if its end was not seen yet, or if a part of it was not kept.
     pub(super) fn whole(&self) -> Option<Bytes> {
         let kept = self.0.lock();
         (kept.whole && !kept.lost).then(|| kept.pieces.concat().into())

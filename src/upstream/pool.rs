@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The largest number of unused h1 connections that are kept. More connections are the rest of a burst that is over.
+/// The largest number of unused h1 connections that are kept. Further connections are left from a burst that is over,
+/// and are closed.
 const MOST_IDLE: usize = 512;
 
-/// Kept connections.
+/// The connections that are kept for further requests.
 #[derive(Debug)]
 pub(super) struct Pool {
     kept: Mutex<Kept>,
@@ -64,19 +65,20 @@ impl Pool {
         }
     }
 
-    /// Lets other requests use a new connection too, if it can carry several requests.
+    /// Keeps a new h2 connection at once, so that other requests can use it too. Does nothing for h1.
     pub(super) fn share(&self, pooled: &Pooled) {
         if let Pooled::Http2 { connection, .. } = pooled {
             self.kept.lock().http2.push(Arc::clone(connection));
         }
     }
 
-    /// Returns true if an h2 connection is kept: Iluma accepts several requests on one connection.
+    /// Returns true if an h2 connection is kept. Iluma then accepts several requests on one connection.
     pub(super) fn multiplexes(&self) -> bool {
         !self.kept.lock().http2.is_empty()
     }
 
-    /// Closes every connection that carries no request. The other connections get no further request.
+    /// Closes every connection that carries no request. An h2 connection with requests gets no further ones. An h1
+    /// connection with a request returns to the pool afterwards.
     pub(super) fn clear(&self) {
         *self.kept.lock() = Kept::default();
     }

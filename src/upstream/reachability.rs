@@ -1,4 +1,4 @@
-//! Logs when Iluma becomes unreachable and reachable: one line for each change.
+//! Logs when Iluma becomes unreachable, and when it becomes reachable again: one line for each change.
 
 use super::connect::ConnectError;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Keeps a copy of a request that is about to be sent.
+    /// Keeps a copy of a request that is about to be sent. A streamed body is copied while it is sent.
     pub(super) fn of(request: &mut Outgoing) -> Self {
         let (body, pieces) = match &mut request.body {
             OutgoingBody::Empty => (OutgoingBody::Empty, None),
@@ -27,7 +27,7 @@ impl Replay {
         Self { request: request.head(body), sent: pieces }
     }
 
-    /// Returns the request; `None` if its body was not kept whole.
+    /// Returns the copy; `None` if the body was not kept whole.
     pub(super) fn into_request(self) -> Option<Outgoing> {
         let Some(pieces) = self.sent else { return Some(self.request) };
         let whole = pieces.whole()?;

@@ -8,14 +8,14 @@ use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The number that a GET adds to the budget.
+/// The units that each GET adds to the budget.
 const DEPOSIT: u32 = 1;
-/// The number that a repetition takes from the budget.
+/// The units that each repetition takes from the budget. With a deposit of 1, one GET in ten can be repeated.
 const COST: u32 = 10;
-/// The largest budget: ten repetitions, so that requests survive the restart of a host without flooding it.
+/// The largest budget in units: enough for ten repetitions. So GETs survive the restart of a host, and do not flood it.
 const MOST: u32 = 10 * COST;
 
-/// The budget of one account.
+/// The budget for repeated GETs of one account.
 #[derive(Debug)]
 pub struct RetryBudget(AtomicU32);
 
@@ -32,7 +32,7 @@ impl RetryBudget {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// Takes one repetition from the budget; returns false if it is used up.
+    /// Takes the cost of one repetition from the budget. Returns false if the budget is too small.
     #[must_use]
     pub fn spend(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |budget| budget.checked_sub(COST)).is_ok()
@@ -46,7 +46,8 @@ impl Default for RetryBudget {
 }
 
 /// Returns true if an immediate repetition may succeed: Iluma was unreachable, the connection broke, or a proxy could
-/// not reach a server (502, 503 or 504). A server that sends `retry-after` is not asked before that time.
+/// not reach a server (502, 503 or 504). Returns false for an answer with `retry-after`, because its server demands a
+/// wait.
 #[must_use]
 pub fn may_succeed_next(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
     match sent {

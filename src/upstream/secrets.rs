@@ -1,7 +1,10 @@
 //! Secrets that no answer may show: the keys and callback tokens of all accounts.
 //!
-//! Invariants: a secret is found in clear, as the user of Basic credentials, behind escapes of JSON, percent-encoded,
-//! and percent-encoded within JSON; masking keeps the length; the time is linear in the length of a text.
+//! Invariants:
+//! - A secret is found in clear, and as the user name in Basic credentials. Each of these is also found with JSON
+//!   escapes, percent-encoded, or both.
+//! - Masking keeps the length of a text.
+//! - The time is linear in the length of a text.
 
 use crate::base::unescape::{readings, units};
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -20,7 +23,7 @@ const SHORTEST: usize = 8;
 /// (`\u0025\u0036\u0031`).
 const SPELLING: usize = 18;
 
-/// The secrets of all accounts, for which answers are searched.
+/// The search for the secrets of all accounts in answers.
 pub struct Secrets {
     /// The secrets in clear and as Basic credentials, sorted.
     patterns: Vec<Zeroizing<Vec<u8>>>,
@@ -33,7 +36,7 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Returns the secrets of these keys and callback tokens.
+    /// Makes the search for these API keys and callback tokens.
     pub fn new<'a>(
         keys: impl IntoIterator<Item = &'a SecretString>,
         tokens: impl IntoIterator<Item = &'a SecretString>,
@@ -110,11 +113,11 @@ impl Secrets {
         tail.len() - start
     }
 
-    /// Returns the length of the longest end of `text` that is a proper beginning of a secret.
+    /// Returns the length of the longest end of `text` that is the beginning of a secret, and not a whole secret.
     fn begins(&self, text: &[u8]) -> usize {
         let longest = self.reach / SPELLING;
         let begins = |end: &[u8]| {
-            // If a longer pattern begins with `end`, the first pattern that sorts after `end` does.
+            // If any longer pattern begins with `end`, the first pattern that sorts after `end` begins with it too.
             let next = self.patterns.partition_point(|pattern| pattern.as_slice() <= end);
             self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
         };

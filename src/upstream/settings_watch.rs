@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that wakes a task whenever it is read. The connection reads again only after it has processed the data that
-/// it read before. So the woken task sees the effect of that data.
+/// A stream that wakes a task whenever the connection reads from it. The connection reads again only after it has
+/// processed the earlier data. So the woken task sees the effect of the earlier data.
 #[derive(Debug)]
 pub(super) struct SettingsWatch<I> {
     inner: I,

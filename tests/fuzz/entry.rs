@@ -1,4 +1,4 @@
-//! Random bytes as an upstream answer, prepared for other callers and offered to the cache.
+//! Fuzzes the cache: random bytes as an upstream answer are prepared for other callers and offered to the cache.
 //!
 //! Properties for every input: nothing panics; every caller gets upstream's answer with its own reference or none, and
 //! no other byte changes; a stored answer is final.
@@ -69,7 +69,7 @@ fn check_split(body: &Bytes, absent: Absent) {
     check_members(&without, &others);
     check_value(body, &without, None);
 
-    // A reference is any JSON string; some of them are made of the input.
+    // A reference is any JSON string; one of these is made of the input.
     let made = Value::from(String::from_utf8_lossy(&body[..body.len().min(32)])).to_string();
     for reference in ["\"r\"", "\"\"", r#""\",\\\"reference_id\":}{""#, &made] {
         let with = split.with(Some(reference.as_bytes()));
@@ -94,8 +94,8 @@ fn check_members(body: &Bytes, expected: &[(&str, &str)]) {
     assert_eq!(texts(&pairs), expected);
 }
 
-/// Checks the value as clients read it, if the original can be read so: not with numbers out of range, or nested too
-/// deeply.
+/// Checks the JSON value that a client reads from `body`. Skips an `original` that serde_json can't read, because a
+/// number is out of range or the nesting is too deep.
 fn check_value(original: &Bytes, body: &Bytes, reference: Option<&str>) {
     // serde_json gives a member of this name a meaning of its own.
     if support::contains(original, b"$serde_json::private") {
@@ -135,7 +135,8 @@ fn check_offer(body: &Bytes) {
     }
 }
 
-/// Checks that a stored answer has one status, which is final.
+/// Checks that a stored bank or watchlist answer has only one status, and that the status is final. A watchlist answer
+/// may have none.
 fn check_final(subject: Subject, body: &Bytes) {
     let pairs = Pairs::read(body).expect("only an object is kept");
     let mut statuses = pairs.iter().filter(|(name, _)| name == "status");

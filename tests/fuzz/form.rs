@@ -1,4 +1,4 @@
-//! Random bytes as the body of a bank request, as JSON and as a form.
+//! Fuzzes the reading of a bank request's body: random bytes are read as JSON and as a form.
 //!
 //! Properties for every input: nothing panics; equal bytes mean equal requests; a form and the JSON object of its pairs
 //! mean the same; the order of pairs and members has no meaning; and the encoding contains the whole request, so that
@@ -36,7 +36,7 @@ fn parse(headers: &HeaderMap, body: impl AsRef<[u8]>) -> Result<Question, BodyEr
 }
 
 fn as_form(data: &[u8]) {
-    // A form that is really JSON is refused, which its beginning shows.
+    // The gateway refuses a declared form that begins like JSON: inputs with a brace are skipped.
     if data.contains(&b'{') {
         return;
     }
@@ -63,7 +63,7 @@ fn as_form(data: &[u8]) {
 fn as_json(data: &[u8]) {
     let question = parse(&JSON, data);
     let Some(mut pairs) = Pairs::read(data) else {
-        // This reader accepts neither a byte order mark nor half a surrogate pair.
+        // `Pairs` accepts neither a byte order mark nor half a surrogate pair.
         let more = data.starts_with("\u{feff}".as_bytes()) || support::contains(data, br"\u");
         assert!(more || question == Err(BodyError::Malformed));
         return;
@@ -80,7 +80,7 @@ fn as_json(data: &[u8]) {
         && !strings.iter().any(|(name, _)| is_like_reference(name))
     {
         let form = Serializer::new(String::new()).extend_pairs(&strings).finish();
-        // Neither begins like JSON: a brace is encoded.
+        // The form does not begin like JSON: a brace is encoded.
         assert_eq!(question, parse(&FORM, form), "JSON and its form");
     }
 
@@ -96,7 +96,7 @@ fn as_json(data: &[u8]) {
     let backwards = parse(&JSON, format!("{{{}}}", pairs.iter().map(member).collect::<Vec<_>>().join(" ,")));
     match (question, backwards) {
         (Ok(one), Ok(other)) => {
-            // The order decides which of two ambiguities is reported, but not that there is one.
+            // The order only decides which of two ambiguities is reported.
             assert_eq!(one.ambiguity.is_some(), other.ambiguity.is_some());
             assert_eq!((one.parameters, one.reference), (other.parameters, other.reference), "backwards");
         }
@@ -139,7 +139,7 @@ fn node_of(text: &str) -> Node {
     }
 }
 
-/// Returns the members in the canonical encoding.
+/// Decodes the members of an object from the canonical encoding, in which the gateway keeps a request's parameters.
 fn members_in(mut encoded: &[u8]) -> Vec<(String, Node)> {
     let mut members = Vec::new();
     while !encoded.is_empty() {

@@ -1,11 +1,11 @@
-//! Upstream answers that quote the account's key, through the upstream client over a socket.
+//! Fuzzes the masking of the account's key: upstream answers that quote it pass the upstream client over a socket.
 //!
 //! Properties for every input: the output does not contain the key, and nothing else is missing or differs; an
 //! announced length is kept; an answer that is cut off is an error.
 //!
-//! The first byte selects the way of sending ([`Answer::read`]). In the rest 0 ends a piece of the body; 1 and 2, with
-//! the length in the byte after them, stand for a part of the key and of its Basic credential; other bytes stand for
-//! themselves.
+//! The first byte selects the way of sending ([`Answer::read`]). In the rest, 0 ends a piece of the body. 1 is replaced
+//! by the beginning of the key, and 2 by the beginning of its Basic credential; the byte after it is the length. Any
+//! other byte is a byte of the body.
 #![no_main]
 
 mod support;
@@ -86,11 +86,11 @@ struct Answer {
     failure: bool,
     /// True if the body is in gzip, which the gateway decodes.
     gzip: bool,
-    /// True if the key is in the head, and in trailers.
+    /// True if the answer's head quotes the key; the trailers then quote it too, if there are any.
     told: bool,
     /// True if the connection ends before the answer does.
     cut_off: bool,
-    /// True if the gateway reads the answer whole.
+    /// True if the gateway reads the whole answer before it passes it on; false if it streams the answer.
     collected: bool,
     /// The pieces in which the body is sent.
     pieces: Vec<Vec<u8>>,
@@ -134,7 +134,7 @@ impl Answer {
         self.pieces.concat()
     }
 
-    /// Returns the body that a caller may see.
+    /// Returns the body that a caller must get: every secret is replaced by asterisks.
     fn expected(&self) -> Vec<u8> {
         let mut body = self.body();
         for secret in [API_KEY.as_bytes(), BASIC.as_bytes()] {
@@ -190,10 +190,10 @@ impl Answer {
     }
 }
 
-/// Serves as upstream: it answers every request in the same way.
+/// Serves as upstream, and sends `answer` to every request.
 async fn serve(answer: &Answer) -> Infallible {
     thread_local!(static KEPT: std::cell::RefCell<Option<TcpStream>> = const { std::cell::RefCell::new(None) });
-    /// Puts the connection back for the next answer when this future is dropped.
+    /// A guard that keeps the connection for the next input when this future is dropped.
     struct Connection(Option<TcpStream>);
     impl Drop for Connection {
         fn drop(&mut self) {
@@ -228,7 +228,7 @@ async fn serve(answer: &Answer) -> Infallible {
         request.clear();
         for piece in answer.wire() {
             let _ = stream.write_all(&piece).await;
-            // The yield lets the client read it as a piece of its own.
+            // The yield lets the client read each piece separately.
             tokio::task::yield_now().await;
         }
         if answer.cut_off || answer.framing == Framing::UntilClosed {
@@ -238,7 +238,7 @@ async fn serve(answer: &Answer) -> Infallible {
     }
 }
 
-/// Calls upstream like the gateway, and checks everything that it would pass on.
+/// Calls upstream like the gateway, and checks everything that the gateway would pass on.
 async fn take(answer: &Answer) {
     let target = PathAndQuery::from_static("/v1/identity/npwp_data_requests");
     let outgoing = Outgoing {

@@ -1,11 +1,12 @@
-//! Random bytes as a multipart body that is prefixed while it streams, and read again by another parser (`multer`).
+//! Fuzzes the prefixing of a reference in a multipart body: random bytes are prefixed while they stream, and another
+//! parser (`multer`) reads the result.
 //!
 //! Properties for every input: nothing panics; the sizes of the pieces do not matter; the output has each part
 //! unchanged except the one reference, which is prefixed; and the output of a body that was refused later contains no
 //! reference without its prefix.
 //!
-//! The first byte selects the size of the pieces. In the rest some control bytes stand for typical parts of bodies
-//! ([`expand`]), and other bytes for themselves.
+//! The first byte selects the size of the pieces. The rest is the body, in which some control bytes are replaced by
+//! typical parts of bodies ([`expand`]).
 #![no_main]
 
 mod support;
@@ -34,7 +35,8 @@ fuzz_target!(|data: &[u8]| {
     let Ok(reference) = prefixed.end else { return };
     assert_eq!(prefixed.passed, whole.passed, "the cuts decide what passes");
 
-    // This parser may fail on bodies that ours accepts, because it limits the number of fields. Then it fails on both.
+    // multer limits the number of fields, and may fail on a body that the gateway accepts. Then it fails on the output
+    // too.
     let (Ok(given), Ok(passed)) = (parts(&body), parts(&prefixed.passed)) else { return };
     let mut expected = given;
     match expected.iter_mut().find(|part| part.name.as_deref() == Some("reference_id")) {
@@ -101,7 +103,7 @@ struct Part {
     value: Vec<u8>,
 }
 
-/// Reads the parts up to the end, or up to this parser's first error.
+/// Reads the parts with `multer`, up to the end or to its first error. Returns the parts that were read, and the error.
 fn read(body: &[u8]) -> (Vec<Part>, Result<(), multer::Error>) {
     let stream = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(body))]);
     let (mut multipart, mut parts) = (Multipart::new(stream, BOUNDARY), Vec::new());

@@ -1,4 +1,4 @@
-//! Random text as the path of a request.
+//! Fuzzes the normal form of paths with random text as the path of a request.
 //!
 //! Properties for every input: nothing panics; the normal form of a normal form is itself; no segment is empty, is a
 //! dot segment, or has an encoded slash, however often it is decoded; a forbidden word is found in every letter case.

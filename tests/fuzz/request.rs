@@ -1,5 +1,5 @@
-//! Random bytes as HTTP/1 requests, through hyper with the settings of `src/server.rs` and through the first stages of
-//! a request.
+//! Fuzzes the first stages of a request: random bytes as HTTP/1 requests pass hyper, which has the settings of
+//! `src/server.rs`, and then the stages.
 //!
 //! Properties for every input: nothing panics and nothing waits for ever; the routed path is in normal form and means
 //! the requested one; a forbidden word is never an unknown path; no private header of the caller is forwarded.
@@ -35,7 +35,7 @@ use tokio::runtime::{Builder, Runtime};
 /// The size of hyper's buffer, which is private to `src/server.rs`.
 const BUFFER: usize = 64 << 10;
 
-/// The longest time: the clock is paused, and moves only while all tasks wait.
+/// The longest wait on the paused clock, which moves only while all tasks wait.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Headers that must never be forwarded, whether or not `Connection` names them.
@@ -93,8 +93,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| WORLD.runtime.block_on(connection(data)));
 
-/// The time that the client stays once it has sent everything: until all other tasks wait for it. hyper ends a request
-/// as soon as its client leaves.
+/// The time that the client stays after it sent everything. The paused clock moves only when all other tasks wait, so
+/// their work is done first. hyper ends a request as soon as its client leaves.
 const STAY: Duration = Duration::from_millis(1);
 
 /// Runs one connection: the bytes are sent, then the sending half is closed; every answer is read.
@@ -241,7 +241,7 @@ fn decoded(text: &[u8], rounds: usize) -> Vec<u8> {
     text
 }
 
-/// Checks that the team is known exactly if its key is sent. Returns true if it is.
+/// Checks that only a request with the team's key is authenticated. Returns true if this request is.
 fn check_tenant(headers: &HeaderMap) -> bool {
     let known = WORLD.tenants.authenticate(headers, &WORLD.keys, std::time::UNIX_EPOCH);
     let Ok(Authenticated { tenant, .. }) = known else { return false };

@@ -1,4 +1,4 @@
-//! Random bytes as a line of output before scrubbing.
+//! Fuzzes the scrubber with random bytes as a line of output.
 //!
 //! Properties for every input: nothing panics; scrubbing twice is the same as once; a line of JSON stays JSON; no known
 //! secret is left.

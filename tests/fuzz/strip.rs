@@ -1,4 +1,4 @@
-//! Random bytes as an upstream answer that quotes a reference, before it is passed to the team.
+//! Fuzzes the removal of the reference prefix: random bytes are an upstream answer that may quote a reference.
 //!
 //! Properties for every input: nothing panics; JSON stays JSON; nothing is added; a text without the team's name is
 //! unchanged; stripping a reference that the gateway prefixed gives the team's reference.

@@ -1,4 +1,4 @@
-//! Back-off from an endpoint of Iluma's that refuses calls for their rate.
+//! Tests of the back-off from an endpoint of Iluma's that refuses calls because of their rate.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -14,10 +14,10 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const OTHER_VERSION: &str = "/v2.1/identity/ktp_name/validations";
 const NPWP: &str = "/v0/identity/npwp_data_requests";
 
-/// A refusal of KTP: status, body and retry-after.
+/// The answer with which the KTP endpoint refuses: status, body, and `retry-after` if it has one.
 type Refusal = (u16, &'static str, Option<String>);
 
-/// An upstream whose KTP endpoint refuses while it is told to; the others agree.
+/// Starts an upstream whose KTP endpoint refuses while `refuses` is true. Every other endpoint answers 200.
 async fn refusing(refuses: &Arc<AtomicBool>, (status, body, retry_after): Refusal) -> Upstream {
     let refuses = Arc::clone(refuses);
     Upstream::answering(move |heard| {
@@ -67,7 +67,7 @@ async fn an_endpoint_that_refuses_is_tried_after_1_2_4_8_seconds_and_others_go_o
         rig.clock.advance(Duration::from_millis(200));
     }
     for (gap, expected) in gaps[1..].iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]) {
-        // The step of the clock, and what the machine took meanwhile, come on top.
+        // The clock's step and the machine's delays make a gap longer.
         assert!((expected..expected * 1.3 + 5.0).contains(gap), "{gap} s, not {expected} s: {gaps:?}");
     }
     assert!((rig.metric(r#"iluma_gateway_endpoints_backing_off{account="live"}"#).await - 1.0).abs() < f64::EPSILON);

@@ -1,4 +1,5 @@
-//! Copies of the state by command: made while it serves, restored with what was erased since.
+//! Tests of the commands `backup` and `restore`. A copy is made while the gateway serves. A restore erases again every
+//! person that was erased since the copy.
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Redis, Upstream, ask};
@@ -61,7 +62,7 @@ async fn a_copy_is_made_while_it_serves_and_restored_with_what_was_erased_since(
     end(program).await;
 }
 
-/// The state is lost, and only the copy and the exported receipts are left.
+/// Restores a lost state from the copy and the exported receipts of erasures.
 #[tokio::test]
 async fn a_copy_is_restored_with_the_receipts_of_what_was_erased_since() {
     let upstream = Upstream::agreeing().await;
@@ -115,7 +116,7 @@ async fn receipts_are_exported_from_all_nodes_or_not_at_all() {
     end(program).await;
 }
 
-/// A session that is in the copy may have been ended since.
+/// Checks that a restore drops all browser sessions. A session in the copy may have been ended since.
 #[tokio::test]
 async fn a_restored_copy_has_no_sessions() {
     let upstream = Upstream::agreeing().await;

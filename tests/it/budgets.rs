@@ -14,7 +14,7 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 const PRICES: &str = "[prices]\nbank = 500\nktp = 1500\n";
 
-/// An upstream that answers with the status that it is told.
+/// Starts an upstream that answers every request with the status in `status`.
 async fn saying(status: &Arc<AtomicU16>) -> Upstream {
     let status = Arc::clone(status);
     Upstream::answering(move |_| {
@@ -29,7 +29,7 @@ fn fields(answer: &Answer) -> [&str; 2] {
     ["ratelimit-policy", "ratelimit"].map(|name| answer.header(name))
 }
 
-/// Rupiah that a team has used, as it sees it itself, and as operators do.
+/// Returns the rupiah of its budget that a team has used. Checks that the team and the operators see the same number.
 async fn used(rig: &Rig, team: &str) -> u64 {
     let usage = rig.ask(team, "GET", "/_gateway/usage").send().await.json();
     let tenants = rig.operator("GET", "/v1/tenants").send().await.json();

@@ -18,7 +18,7 @@ const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const CODES: &str = "/bank/available_bank_codes";
 const ACCOUNT: &str = r#"{"bank_account_number":"1234567890","bank_code":"BCA"}"#;
 
-/// Lifetimes that differ from each other, so that each answer shows its lifetime.
+/// Lifetimes that all differ, so that a test sees which of them an answer got.
 const LIFETIMES: &str = "bank = { found = \"3h\", not_found = \"30m\" }\ncft = { clear = \"20m\", match = \"40m\" }";
 
 /// The tolerance for ages: the rig's clock also moves by itself, but no test takes that long.
@@ -33,7 +33,7 @@ fn answered(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     answer.body(Full::new(body.into())).expect("an answer")
 }
 
-/// Returns a found account, with the reference that was sent and an id that counts the calls.
+/// Returns an answer about a found account. It has the request's reference, and `call` is the number in its id.
 fn found(heard: &Heard, call: usize) -> Value {
     let mut answer = json!({
         "status": "COMPLETED",
@@ -48,7 +48,7 @@ fn found(heard: &Heard, call: usize) -> Value {
     answer
 }
 
-/// Starts an upstream that finds every bank account, and its gateway.
+/// Starts an upstream that finds every bank account. Returns it with the builder of a gateway in front of it.
 async fn counting() -> (Upstream, RigBuilder) {
     let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let upstream = Upstream::answering(move |heard| {
@@ -60,7 +60,7 @@ async fn counting() -> (Upstream, RigBuilder) {
     (upstream, builder)
 }
 
-/// Starts an upstream that always gives this answer, and its gateway with [`LIFETIMES`].
+/// Starts an upstream that always gives this answer, and a gateway with [`LIFETIMES`] in front of it.
 async fn fixed(status: u16, body: &str) -> (Upstream, Rig) {
     let body = body.to_owned();
     let upstream = Upstream::answering(move |_| answered(status, body.clone())).await;
@@ -418,7 +418,7 @@ async fn a_team_that_does_not_share_keeps_to_itself() {
     rig.stop().await;
 }
 
-/// Returns a rig with the teams `lending` and `payments` on the account `live`, and `tests` on another account.
+/// Adds the account `other` with the team `tests`. The teams `lending` and `payments` stay on the account `live`.
 fn two_accounts(builder: RigBuilder) -> RigBuilder {
     let other = "[accounts.other]\napi_key = { env = \"OTHER\" }\n";
     builder.secret("OTHER", "iluma_development_other").tenant("tests", "account = \"other\"").extra(other)
@@ -545,7 +545,7 @@ async fn request_directives_are_obeyed() {
         async |directive: &str| rig.post("lending", BANK, ACCOUNT).header("cache-control", directive).send().await;
     let none = || rig.post("lending", BANK, ACCOUNT).send();
 
-    // A row without stored answers has none either.
+    // A route whose answers are not cached has no stored answer either.
     let streamed = rig.post("lending", "/v1/identity/ktp_name/validations", "{}");
     assert_eq!(streamed.header("cache-control", "only-if-cached").send().await.status, 504);
     for only in ["only-if-cached", "Only-If-Cached", "max-age=60, only-if-cached"] {

@@ -1,5 +1,4 @@
-//! Callbacks over real sockets: Iluma's posts, their owners, each team's deliveries, and the effects of failures
-//!.
+//! Tests of callbacks over real sockets: Iluma's posts, their owners, each team's deliveries, and failures.
 
 use crate::support::{Answer, Heard, PATIENCE, Rig, RigBuilder, Upstream, ask, raw, until};
 use base64::Engine as _;
@@ -341,7 +340,7 @@ async fn the_heir_gets_what_was_asked_before_the_gateway() {
 #[tokio::test]
 async fn owners_of_one_id_get_one_each_and_the_type_is_known_by_them() {
     let (rig, lending, payments) = rig(|rig| rig).await;
-    // The request path does this after its answer.
+    // The test makes the teams owners in the state, as the request path does after an answer.
     let folder = Arc::clone(&rig.folder);
     let settings = rig.settings(|text| text).expect("settings");
     let secrets: Vec<_> = ["ROOT", "ENCRYPTION", "CALLBACK"].map(|name| rig.secret(name).to_owned()).into();
@@ -491,13 +490,13 @@ async fn with_all_state_gone_the_seal_still_finds_the_team() {
     rig.stop().await;
 }
 
-/// Deliveries a second, and the number of seconds.
+/// The number of deliveries a second. [`p99`] makes them for [`SECONDS`] seconds.
 const RATE: u64 = 200;
 const SECONDS: u64 = 5;
 const TEAMS: usize = 20;
 
-/// Returns the 99th percentile of delivery times in a gateway with this number of teams; with `dead` one team has an
-/// endpoint that accepts connections and never answers, and the figure is that of the others.
+/// Returns the 99th percentile of delivery times in a gateway with [`TEAMS`] teams. If `dead` is true, one team's
+/// endpoint accepts connections and never answers; then only the other teams' deliveries count.
 async fn p99(dead: bool) -> Duration {
     let clock = Clock::system();
     let arrived: Arc<Mutex<Vec<(u64, Duration)>>> = Arc::default();

@@ -1,4 +1,4 @@
-//! Cancelled requests: one that is dropped before its call was sent leaves no trace, at whatever point; a call that was
+//! Tests of cancelled requests. A request that is dropped before its call was sent leaves no trace. A call that was
 //! sent is settled.
 
 use crate::support::{PATIENCE, Rig, Upstream, Wire};
@@ -24,10 +24,10 @@ const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 /// More polls than any request takes.
 const MOST_POLLS: usize = 200;
 
-/// A function that makes the request of a number: method, path, body.
+/// A function that makes a request from a number. It returns method, path and body.
 type Making<'a> = &'a dyn Fn(usize) -> (&'static str, String, String);
 
-/// A future that is dropped after this number of polls.
+/// A future that is dropped after a number of polls, which is the second field. The output is `None` if it was dropped.
 struct DropAfter<F>(Option<Pin<Box<F>>>, usize);
 
 impl<F: Future> Future for DropAfter<F> {
@@ -47,7 +47,7 @@ impl<F: Future> Future for DropAfter<F> {
     }
 }
 
-/// Starts an Iluma that answers at once, each time with another id.
+/// Starts an Iluma that answers at once. Each answer has a new id, unless the path names the id of a capture.
 async fn prompt() -> Upstream {
     let next = std::sync::Arc::new(AtomicUsize::new(0));
     Upstream::answering(move |heard| {
@@ -73,7 +73,8 @@ fn request(rig: &Rig, (method, path, body): &(&str, String, String)) -> String {
     format!("{head}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
 }
 
-/// Sends the gateway a request whose future is dropped after `polls` polls. Returns true if it was answered before.
+/// Sends the gateway a request, and drops the request's future after `polls` polls. Returns true if an answer came
+/// before.
 pub async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let gateway = std::sync::Arc::clone(rig.app.gateway());
@@ -95,8 +96,8 @@ pub async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     !answer.is_empty()
 }
 
-/// Returns the books of the team: today's billable calls, the unknown ones, and those of the day's quota. `None` while
-/// a call that outlives its request still holds the only slot.
+/// Returns three numbers of the team `lending`: today's billable calls, today's unknown calls, and the calls that the
+/// day's quota counts. Returns `None` while a call without its request still counts for `max_in_flight`, which is 1.
 async fn books(rig: &Rig) -> Option<(u64, u64, u64)> {
     let usage = rig.ask("lending", "GET", "/_gateway/usage").send().await;
     if usage.status == 429 {
@@ -147,7 +148,7 @@ async fn a_request_that_is_dropped_at_any_point_leaves_nothing_or_a_settled_call
         for polls in 1..MOST_POLLS {
             let is_answered = answered_within(&rig, &request(&rig, &question(polls)), polls).await;
             books_are_true(&rig, &upstream, &format!("{stage}, dropped after {polls} polls")).await;
-            // Each number of polls is tried again, because a request's polls vary.
+            // A request's number of polls varies, so the loop ends only after three answered requests.
             ended += usize::from(is_answered);
             if ended == 3 {
                 break;

@@ -31,9 +31,9 @@ struct Team {
     key: &'static str,
     /// The prefix of the simulator's name for the account's key.
     counted_as: &'static str,
-    /// Answers of calls that Iluma charges for.
+    /// The number of complete answers with status 200 that clients got. Iluma charges for each of these calls.
     seen: AtomicU64,
-    /// Ids of records that were pending when they were seen.
+    /// The ids in the answers to bank requests.
     ids: Mutex<Vec<String>>,
 }
 
@@ -68,7 +68,7 @@ impl Stage {
         }
     }
 
-    /// Returns a node that serves, as a load balancer would select it.
+    /// Returns a random node of those that serve, as a load balancer would; `None` if no node serves.
     fn node(&self) -> Option<Addresses> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let alive: Vec<_> = nodes.iter().flatten().copied().collect();
@@ -79,7 +79,7 @@ impl Stage {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)[node] = addresses;
     }
 
-    /// Runs one client, which sends a new request each time, with random faults.
+    /// Runs one client until the test is over. It sends new requests one after the other, some with a random fault.
     async fn client(self: Arc<Self>, number: u64) {
         let team = &self.teams[number as usize % self.teams.len()];
         while !self.over.load(Ordering::SeqCst) {
@@ -118,7 +118,7 @@ impl Stage {
         }
     }
 
-    /// Returns a team's figures over all nodes, as one node reports them: billable, unknown.
+    /// Returns a team's billable and unknown calls on all nodes, as `node` reports them; `None` if it does not answer.
     async fn books(&self, node: Addresses, team: &Team) -> Option<(u64, u64)> {
         let usage = ask("GET", format!("http://{}/v1/usage?tenant={}", node.admin, team.name));
         let answer = usage.header("authorization", "Bearer a-token-of-operators").try_send().await.ok()?;
@@ -213,8 +213,8 @@ async fn door(stage: &Arc<Stage>) -> Upstream {
     .await
 }
 
-/// Waits until the books have every bank call of which Iluma made a record: its answer or its callback came, and both name
-/// it, by its id or by its reference. So what stays unknown is what never reached Iluma.
+/// Waits until the ledger has every bank call that Iluma counted as charged. Its answer or its callback reports such a
+/// call, by the record's id or by the reference. So only calls that never reached Iluma stay unknown.
 async fn is_exact(stage: &Stage, simulator: &Simulator, folders: &[Folder], redis: &Redis) {
     let node = stage.node().expect("a node");
     let charged = simulator.stats().routes["bank"].charged;
@@ -228,7 +228,7 @@ async fn is_exact(stage: &Stage, simulator: &Simulator, folders: &[Folder], redi
             assert!(last <= charged, "bank: {last} billable, Iluma counted {charged}");
         }
     };
-    // A killed node's callbacks are another's after 30 s.
+    // Another node takes over the callbacks of a killed node after 30 s.
     let in_time = tokio::time::timeout(Duration::from_secs(60), exact).await;
     let open = || stage.arrivals.open_calls(folders, redis);
     assert!(in_time.is_ok(), "bank: {last} billable, Iluma counted {charged}; open calls:\n{}", open());
@@ -270,7 +270,7 @@ async fn chaos(time: Duration) {
     while tokio::time::Instant::now() < end || kills.contains(&0) {
         // The sleep waits for nothing: it makes the moment of the kill random.
         tokio::time::sleep(Duration::from_millis(200 + below(800))).await;
-        // Each is killed once; after that chance decides.
+        // Each node and Redis is killed once; after that chance decides.
         let missed = kills.iter().position(|kills| *kills == 0);
         let kind = missed.unwrap_or_else(|| below(NODES as u64 + 1) as usize);
         kills[kind] += 1;
@@ -289,7 +289,7 @@ async fn chaos(time: Duration) {
                 redis.run().await;
             }
         }
-        // Iluma has counted every billable call before.
+        // Iluma counts a call before the ledger counts it as billable.
         let node = stage.node().expect("a node");
         for team in &stage.teams {
             if let Some((billable, _)) = stage.books(node, team).await {

@@ -1,4 +1,4 @@
-//! `check` finds the same faults and warnings as `run`, and prints "ok".
+//! Tests of the command `check`: it finds the same faults and warnings as `run`, and prints "ok" if there is no fault.
 
 use crate::support::Redis;
 use crate::support::process::{Folder, Said};

@@ -190,7 +190,7 @@ async fn a_request_without_one_valid_host_is_a_400_on_every_listener() {
             wire.send(format!("{head}{host}\r\n{{}}")).await;
             assert_ne!(wire.answer().await.status, 400, "{host:?} at {head}");
         }
-        // HTTP/1.0 had none.
+        // HTTP/1.0 needs no `Host`.
         let mut wire = Wire::connect(address).await;
         wire.send(format!("{}\r\n{{}}", head.replace("HTTP/1.1", "HTTP/1.0"))).await;
         assert_ne!(wire.answer().await.status, 400, "{head}");

@@ -1,4 +1,4 @@
-//! Identical requests in flight make one call, which does not depend on any one of them.
+//! Tests of collapsing: identical requests in flight make one call. The call goes on if any of them is cancelled.
 
 use crate::support::{Answer, Rig, Upstream, until};
 use base64::Engine as _;
@@ -77,7 +77,7 @@ async fn hold(mut stream: TcpStream, arrived: Arc<AtomicUsize>, mut told: watch:
     }
 }
 
-/// Returns a success with the reference that was sent, as Iluma does.
+/// Adds the request's reference to an answer, as Iluma does. An error stays as it is.
 fn with_reference(answer: &str, asked: &[u8]) -> String {
     let asked: Value = serde_json::from_slice(asked).unwrap_or_default();
     match asked.get("reference_id") {
@@ -88,7 +88,7 @@ fn with_reference(answer: &str, asked: &[u8]) -> String {
     }
 }
 
-/// Removes a whole request from the front, if there is one, and returns its body.
+/// Removes a complete request from the front of `got`, and returns its body; `None` if the request is not complete yet.
 fn whole(got: &mut Vec<u8>) -> Option<Vec<u8>> {
     let end = got.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&got[..end]).to_ascii_lowercase();
@@ -109,7 +109,7 @@ struct Crowd {
     refusals: Arc<AtomicUsize>,
 }
 
-/// The gateway serves stale answers, which an answer of Iluma always takes precedence over.
+/// Starts a gateway that may serve stale bank answers. Any answer of Iluma takes precedence over a stale one.
 async fn rig(held: &Held) -> Rig {
     let limit = format!("max_in_flight = {EACH}");
     let stale = "bank = { stale_if_error = \"1h\" }";
@@ -123,8 +123,8 @@ async fn rig(held: &Held) -> Rig {
 }
 
 impl Crowd {
-    /// Sends requests of both teams until each has its limit in flight; `already` is the number of lending's earlier
-    /// ones.
+    /// Sends requests of both teams until each team has [`EACH`] requests in flight. The team `lending` has `already`
+    /// requests in flight before.
     async fn gather(rig: &Rig, path: &str, already: usize) -> Self {
         let mut crowd = Self { answers: JoinSet::new(), refusals: Arc::default() };
         for (team, count) in [("lending", EACH - already), ("payments", EACH)] {
@@ -184,7 +184,7 @@ async fn two_hundred_identical_requests_make_one_call() {
     rig.stop().await;
 }
 
-/// The shared answer is not a stored one.
+/// Checks that the followers share a pending answer, and that it is not stored.
 #[tokio::test]
 async fn a_pending_answer_is_shared_by_those_in_flight() {
     let held = Held::start().await;
@@ -268,7 +268,8 @@ async fn sent(rig: &Rig, team: &str, path: &str, body: &str) -> TcpStream {
     stream
 }
 
-/// Resets a connection: a plain end would only close the sending side, and would be answered.
+/// Resets a connection. A plain close would look like the end of the client's sending side, and the gateway would
+/// answer.
 fn hang_up(stream: TcpStream) {
     stream.set_zero_linger().expect("a socket");
 }
@@ -340,7 +341,8 @@ async fn a_caller_that_hangs_up_within_its_body_makes_no_call() {
     rig.stop().await;
 }
 
-/// A call with a streamed body that reached Iluma completely runs on too: it is charged, and its outcome is known.
+/// Checks that a call with a streamed body goes on without its client once Iluma has the whole body. Iluma charges for
+/// it, so its outcome must become known.
 #[tokio::test]
 async fn a_streamed_call_that_was_wholly_sent_is_not_cut_off() {
     let (closed, mut saw_close) = watch::channel(None);

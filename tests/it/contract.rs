@@ -73,7 +73,8 @@ impl Pair {
         self.rig.stop().await;
     }
 
-    /// Sends a request both ways and compares the answers. `{name}` in the path is a value that [`Both::keep`] kept.
+    /// Sends a request directly and through the gateway, and checks that the answers are equal. `{name}` in the path is
+    /// replaced by a value of [`Request::with`].
     async fn send(&self, request: &Request<'_>) -> Both {
         let paths = request.paths();
         let straight = request.send(&format!("{}{}", self.straight.url(), paths[0]), &self.rig.account_key).await;
@@ -87,8 +88,8 @@ impl Pair {
         Both { straight, through }
     }
 
-    /// Sends a request about a missing record. The gateway answers it itself, with the same bytes for a missing record
-    /// and for another team's: the status and the error code are Iluma's, the message is not.
+    /// Sends a request about a missing record. The gateway answers it itself, so that a missing record looks like
+    /// another team's record. Its answer has Iluma's status and error code, and a message of its own.
     async fn missing(&self, request: &Request<'_>) {
         let paths = request.paths();
         let straight = request.send(&format!("{}{}", self.straight.url(), paths[0]), &self.rig.account_key).await;
@@ -116,14 +117,14 @@ impl Pair {
     }
 }
 
-/// The two answers to a request.
+/// The answers to one request: directly from Iluma, and through the gateway.
 struct Both {
     straight: Answer,
     through: Answer,
 }
 
 impl Both {
-    /// Checks an expectation on both answers, which are known to be equal.
+    /// Checks the status of both answers. [`Pair::send`] has checked that they are equal.
     #[track_caller]
     fn is(self, status: u16) -> Self {
         assert_eq!(self.through.status, status, "{}", self.through.text());
@@ -139,7 +140,7 @@ impl Both {
         self.through.json()
     }
 
-    /// Returns a value of both answers, for [`Request::with`].
+    /// Returns the text at a JSON pointer in each of the two answers, for [`Request::with`].
     #[track_caller]
     fn keep(&self, pointer: &str) -> [String; 2] {
         [&self.straight, &self.through].map(|answer| {
@@ -196,7 +197,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Inserts a kept value for `{name}` in the path.
+    /// Replaces `name` in the path: by the first value in the direct request, by the second through the gateway.
     fn with(mut self, name: &'a str, value: [String; 2]) -> Self {
         self.kept.push((name, value));
         self
@@ -292,7 +293,7 @@ async fn bank_accounts_in_every_version() {
         for ending in ["12", "00", "99", "88", "77", "66", "55", "33", "22"] {
             let body = account(&format!("12345678{ending}"), code);
             pair.post(path, body.clone()).await.is(200);
-            // Another request makes upstream's answer show its reference.
+            // The given name makes this a cache miss, so that upstream's own answer shows the reference.
             let named = with(with(body, "reference_id", "foo 123/ä\"\\"), "given_name", "Arunika");
             let answer = pair.post(path, named).await.is(200);
             assert_eq!(answer.json()["reference_id"], "foo 123/ä\"\\");
@@ -449,8 +450,8 @@ async fn streamed_rows_leave_malformed_bodies_to_iluma() {
     pair.stop().await;
 }
 
-/// The one documented exception: if the gateway reads the reference, it refuses one that it can't read, and sends
-/// nothing.
+/// Checks the documented exception. On a route whose reference the gateway reads, it refuses malformed JSON itself, and
+/// sends nothing to Iluma.
 #[tokio::test]
 async fn read_rows_refuse_malformed_json_themselves() {
     let rig = Rig::start().await;
@@ -554,8 +555,8 @@ async fn id_cards_are_read_and_listed() {
     pair.stop().await;
 }
 
-/// The difference: an empty reference makes Iluma return nothing, and the gateway the records that were made without
-/// one, which have the team's bare prefix at Iluma.
+/// Checks a difference. Iluma refuses a list request with an empty reference. The gateway lists the records that were
+/// made without a reference, which have only the team's prefix at Iluma.
 #[tokio::test]
 async fn an_empty_reference_lists_what_was_made_without_one() {
     let pair = Pair::start().await;
@@ -578,7 +579,7 @@ async fn an_empty_reference_lists_what_was_made_without_one() {
     pair.stop().await;
 }
 
-/// Follows a list's own links with two records a page; returns the number of records.
+/// Reads a list in pages of two records, by the links in the pages. Returns the number of records.
 async fn list(pair: &Pair, path: &str, reference: &str) -> usize {
     pair.get(&format!("{path}?reference_id={reference}")).await.is(200);
     let mut page = pair.get(&format!("{path}?reference_id={reference}&limit=2")).await.is(200);
@@ -614,7 +615,8 @@ async fn documents_are_read_and_listed() {
     pair.stop().await;
 }
 
-/// The difference: Iluma requires a reference here, and the gateway sends the bare prefix if the caller gave none.
+/// Checks a difference. Iluma requires a reference on this route. The gateway sends only the prefix if the caller gave
+/// no reference.
 #[tokio::test]
 async fn the_bare_seal_is_the_reference_that_documents_require() {
     let pair = Pair::start().await;
@@ -629,7 +631,7 @@ async fn the_bare_seal_is_the_reference_that_documents_require() {
         let through = pair.rig.ask("lending", "POST", DOCUMENTS);
         (straight.multipart(parts).send().await, through.multipart(parts).send().await)
     };
-    // Of all missing fields, only the reference is not reported.
+    // Through the gateway, Iluma reports the same missing fields except the reference.
     let (straight, through) = both(&document[..1]).await;
     let mut expected = straight.json();
     let errors = expected["errors"].as_array_mut().expect("errors");
@@ -676,7 +678,7 @@ async fn captures_and_recaptures() {
     pair.stop().await;
 }
 
-/// Repeats a GET through the gateway until a job is done.
+/// Repeats a GET through the gateway until the record is not pending any more, and returns the record.
 async fn done(rig: &Rig, path: &str) -> Value {
     let finished = async {
         loop {
@@ -689,8 +691,8 @@ async fn done(rig: &Rig, path: &str) -> Value {
     tokio::time::timeout(crate::support::PATIENCE, finished).await.expect("a result in time")
 }
 
-/// The content of a result derives from its id, so here one simulator is asked both ways about records that were made
-/// through the gateway. The difference: a direct GET shows the reference with the team's prefix.
+/// Compares results and files of records that were made through the gateway. One simulator answers both ways, because
+/// it invents a result from the record's id. Only a direct GET shows the reference with the team's prefix.
 #[tokio::test]
 async fn results_and_their_files() {
     let quick = |options: &mut Options| options.callback_delay = Duration::from_millis(5);
@@ -835,7 +837,8 @@ async fn without_a_good_key_the_error_is_ilumas() {
     pair.stop().await;
 }
 
-/// Sends a body of any type and spelling both ways, twice, so that cached answers are compared too.
+/// Sends a request directly and through the gateway, twice, so that a cached answer is compared too. Returns a
+/// difference as an error.
 async fn odd(pair: &Pair, path: &str, headers: &[(&str, &str)], body: &str) -> Result<(), String> {
     for _ in 0..2 {
         let mut straight = ask("POST", format!("{}{path}", pair.straight.url())).key(&pair.rig.account_key);
@@ -884,7 +887,7 @@ async fn odd_bodies_are_iluma_s_to_judge() {
     pair.stop().await;
 }
 
-/// The API document shows the links of this list without `/identity`: a client that follows them uses that path.
+/// Follows a list of captures by its links. In the API document their path has no `/identity`.
 #[tokio::test]
 async fn a_list_of_captures_by_its_own_links() {
     let pair = Pair::start().await;
@@ -895,7 +898,7 @@ async fn a_list_of_captures_by_its_own_links() {
     pair.stop().await;
 }
 
-/// Iluma accepts no reference on this route and echoes none.
+/// Checks that a hit on this route shows no reference, because Iluma accepts none here and echoes none.
 #[tokio::test]
 async fn a_hit_on_a_watchlist_has_no_reference_that_iluma_would_not_tell() {
     let pair = Pair::start().await;
@@ -905,7 +908,8 @@ async fn a_hit_on_a_watchlist_has_no_reference_that_iluma_would_not_tell() {
     pair.stop().await;
 }
 
-/// References are not prefixed on this row, so the gateway refuses nothing except malformed JSON.
+/// Checks that odd bodies of watchlist requests reach Iluma. The gateway prefixes no reference on this route, so it
+/// only refuses malformed JSON.
 #[tokio::test]
 async fn a_watchlist_question_that_the_gateway_cannot_read_is_iluma_s_to_judge() {
     let pair = Pair::start().await;

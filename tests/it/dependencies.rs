@@ -1,4 +1,4 @@
-//! `deny.toml` has exactly the necessary exceptions: one that is no longer needed would hide the next fault.
+//! Tests that `deny.toml` has exactly the exceptions that are needed. An unneeded exception would hide a later fault.
 //!
 //! The test reads `Cargo.lock` and cargo's metadata, without the network.
 
@@ -48,7 +48,7 @@ fn licenses(expression: &str) -> BTreeSet<&str> {
     words.filter(|word| !["", "AND", "OR", "WITH"].contains(word)).collect()
 }
 
-/// Returns true if the licences that the expression offers (OR) or requires (AND) are allowed.
+/// Returns true if the licences in `allowed` satisfy an SPDX expression: one side of each OR, both sides of each AND.
 fn is_allowed(expression: &str, allowed: &BTreeSet<&str>) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     any(&mut spaced.split_whitespace().peekable(), allowed)
@@ -80,7 +80,7 @@ fn one(words: &mut Words<'_>, allowed: &BTreeSet<&str>) -> bool {
             so
         }
         Some(license) => {
-            // Exceptions only extend the permissions.
+            // An exception (WITH) only adds permissions to a licence.
             if words.next_if_eq(&"WITH").is_some() {
                 words.next();
             }

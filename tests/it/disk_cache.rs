@@ -1,4 +1,5 @@
-//! The cache on disk: what was paid for survives a restart and a kill, and what was ended does not.
+//! Tests of the cache on disk. A stored answer survives a restart and a kill. A purged or erased answer does not come
+//! back.
 
 use crate::support::process::Folder;
 use crate::support::{Answer, Rig, RigBuilder, Upstream, ask, until};
@@ -19,12 +20,12 @@ const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const CODES: &str = "/bank/available_bank_codes";
 const UP: &str = "iluma_gateway_cache_disk_up";
-/// The file in a rig's folder.
+/// The name of the disk cache's file in a rig's folder.
 const FILE: &str = "iluma-gateway.db.cache";
 
-/// Questions at once.
+/// The number of questions that are asked at the same time.
 const TOGETHER: usize = 8;
-/// Time within which what was stored is on disk.
+/// The time after which a stored answer must be on disk.
 const STORED: Duration = Duration::from_secs(1);
 
 fn answered(body: String) -> Response<Full<Bytes>> {
@@ -32,7 +33,8 @@ fn answered(body: String) -> Response<Full<Bytes>> {
     answer.body(Full::new(body.into())).expect("an answer")
 }
 
-/// An upstream where every account is found, nobody is on a watchlist, and each answer tells which call brought it.
+/// Starts an upstream that finds every bank account, and nobody on a watchlist. The number of the call is in the
+/// answer's id.
 async fn upstream() -> Upstream {
     let calls = Arc::new(AtomicUsize::new(0));
     Upstream::answering(move |heard| {
@@ -120,7 +122,8 @@ async fn a_pending_request_is_not_paid_for_again_after_a_restart() {
     rig.stop().await;
 }
 
-/// Asks so many questions, kills the gateway at once, and asks them again: each is a call of its own, once.
+/// Asks different questions, kills the gateway at once, and asks them again. Checks that only answers of the last
+/// second before the kill are lost, and are asked for again.
 async fn a_kill_takes_the_last_second_at_most(questions: usize) {
     let upstream = upstream().await;
     let folder = Folder::new(&upstream.url());
@@ -231,7 +234,7 @@ async fn a_clock_that_is_set_back_lengthens_no_lifetime() {
     rig.stop().await;
 }
 
-/// Writes over some of the pages of a file, past the first.
+/// Damages every byte of a file after its first 4 KiB.
 fn scratch(path: &Path) {
     let mut bytes = std::fs::read(path).expect("a file");
     bytes.iter_mut().skip(4096).for_each(|byte| *byte ^= 0x5a);

@@ -1,4 +1,4 @@
-//! The documents: what is generated agrees with the code, what is shown runs, and what is cited is there.
+//! Tests of the documents: generated parts agree with the code, shown commands run, and cited files exist.
 
 mod citations;
 mod console;

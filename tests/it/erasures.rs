@@ -1,4 +1,4 @@
-//! Receipts of erasures, and purges that only count.
+//! Tests of the receipts of erasures, and of purges that only count (dry runs).
 
 use crate::support::{Answer, Redis, RedisProxy, Rig, Spoil, until};
 use redis::cmd;
@@ -62,7 +62,7 @@ async fn an_erasure_is_answered_with_a_receipt_that_stays_and_names_nobody() {
     assert_eq!((&first["erasures"][0], listed(&rig, &format!("?after={next}")).await), (&receipt, all[1..].to_vec()));
     assert_eq!(listed(&rig, "?from=2100-01-01").await.len(), 0);
     rig.operator("GET", "/v1/erasures?page=2").send().await.is_rejection(400, "API_VALIDATION_ERROR");
-    // The export has the tags of the person, which are keyed hashes; the list has not.
+    // Only the export has the person tags, which are keyed hashes.
     let lines = rig.operator("GET", "/v1/erasures").header("accept", "application/x-ndjson").send().await.text();
     let line: Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
     assert_eq!((&line["id"], line["persons"].as_array().map(Vec::len)), (&receipt["id"], Some(1)));
@@ -94,7 +94,7 @@ async fn a_receipt_names_each_node_and_the_one_that_was_not_reached() {
     let partial = partial.json();
     assert_eq!((state(&partial, "gateway-b"), state(&partial, "gateway-c")), ("done".into(), "left".into()));
     assert_eq!((&partial["left"], &partial["error_code"]), (&json!(["node gateway-c"]), &json!("SERVICE_UNAVAILABLE")));
-    // Both are in the list of another node.
+    // Another node lists both receipts.
     let all = listed(&a, "").await;
     assert_eq!(all.iter().map(|receipt| &receipt["id"]).collect::<Vec<_>>(), [&whole["id"], &partial["id"]]);
     assert_eq!(all[1]["left"], json!(["node gateway-c"]));
@@ -119,7 +119,7 @@ async fn a_purge_that_is_a_dry_run_counts_and_changes_nothing() {
     assert_eq!(purge(r#"{"tenant":"lending","dry_run":true}"#).await.json()["removed"]["memory"], 0);
     purge(r#"{"dry_run":true}"#).await.is_rejection(400, "API_VALIDATION_ERROR");
     purge(r#"{"all":true,"dry_run":1}"#).await.is_rejection(400, "API_VALIDATION_ERROR");
-    // What was refused is in the audit log, and what was counted is not.
+    // The audit log has the refused orders. It does not have the dry runs.
     let audited = rig.operator("GET", "/v1/audit").send().await.json();
     let outcomes: Vec<_> =
         audited["entries"].as_array().expect("a list").iter().map(|entry| &entry["outcome"]).collect();
@@ -134,7 +134,7 @@ async fn a_purge_that_is_a_dry_run_counts_and_changes_nothing() {
 async fn a_dry_run_counts_on_every_node_and_names_the_one_that_was_not_reached() {
     let redis = Redis::start().await;
     let proxy = RedisProxy::to(redis.addr()).await;
-    // The entry has a copy in Redis, which counts as the same entry.
+    // With `stale_if_error`, Redis keeps a second copy of an entry. Both count as one entry.
     let cache = "bank = { stale_if_error = \"1h\" }";
     let a = Rig::builder().secret("OTHER", &proxy.url()).redis(&redis).section("cache", cache).start().await;
     let b = a.another().await;

@@ -1,5 +1,5 @@
-//! Redis servers that are killed, and slots that are moved, while teams and Iluma are served: no request fails, and no
-//! acknowledged callback is lost.
+//! Tests of failovers: Redis servers are killed, and slots are moved, while teams and Iluma are served. No request
+//! fails, and no acknowledged callback is lost.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -20,15 +20,15 @@ const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const KIND: &str = "NAME_VALIDATOR_REQUEST";
 const UP: &str = "iluma_gateway_redis_up";
 
-/// The time in which a node must use a new primary.
+/// The longest time until a node uses a new primary.
 const BACK: Duration = Duration::from_secs(5);
-/// More than the leases of a callback and of a delivery, one after the other.
+/// A time that is longer than the lease of a callback and the lease of a delivery together.
 const LEASES: Duration = Duration::from_secs(100);
-/// The pause of a client between two requests: the processors are shared with the servers and the sentinels, which must
-/// not miss each other's signs of life.
+/// The pause of a client between two requests. It leaves processor time to the servers and the sentinels, which take a
+/// server for dead if its answers are late.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Record of the answers that clients and Iluma got.
+/// The answers that clients and Iluma got, and the callbacks that the team got.
 #[derive(Default)]
 struct Seen {
     over: AtomicBool,
@@ -36,13 +36,14 @@ struct Seen {
     /// Status and body of each answer of 500 or more on bank and cft.
     failures: Mutex<Vec<(u16, String)>>,
     acknowledged: Mutex<BTreeSet<u64>>,
-    /// Callbacks that were answered 503 first, and were acknowledged when they were repeated.
+    /// The number of callbacks that were answered 503 first, and were acknowledged when they were repeated.
     repeated: AtomicU64,
     delivered: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Seen {
-    /// Asks new questions and old ones.
+    /// Sends bank and watchlist requests to a node until the test is over: new questions, and some that were asked
+    /// before. `node` is the node's URL and a team's key.
     async fn ask(self: Arc<Self>, node: (String, String)) {
         let (server, key) = node;
         let mut pace = interval(PACE);
@@ -66,7 +67,7 @@ impl Seen {
         }
     }
 
-    /// Posts callbacks like Iluma: each until it is acknowledged.
+    /// Posts callbacks to a node until the test is over. Repeats each callback until it is acknowledged, as Iluma does.
     async fn post(self: Arc<Self>, (url, token): (String, String)) {
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -138,13 +139,13 @@ impl Load {
         load
     }
 
-    /// Waits until callbacks are acknowledged again.
+    /// Waits until more than ten further callbacks are acknowledged.
     async fn goes_on(&self) {
         let before = self.seen.acknowledged();
         until("callbacks are acknowledged", || self.seen.acknowledged() > before + 10).await;
     }
 
-    /// Waits until both nodes use Redis, within the time for it.
+    /// Waits until both nodes use Redis. Fails if this takes longer than [`BACK`] from `since` on.
     async fn is_back(&self, since: Instant) {
         for node in [&self.a, &self.b] {
             while node.metric(UP).await < 1.0 {
@@ -154,14 +155,14 @@ impl Load {
         }
     }
 
-    /// Ends the load, and verifies answers, deliveries and books.
+    /// Ends the load, and checks the answers, the deliveries and the ledger.
     async fn was_served(mut self, what: &str) {
         self.seen.over.store(true, Ordering::SeqCst);
         while let Some(ended) = self.clients.join_next().await {
             ended.expect("a client");
         }
         assert_eq!(*self.seen.failures.lock().expect("a record"), [], "no 5xx on bank and cft");
-        // What was handed out in the moment of an outage comes back with the end of its lease.
+        // A node may have claimed a callback or a delivery at the moment of an outage. It is free after its lease.
         for node in [&self.a, &self.b] {
             node.clock.advance(LEASES);
         }

@@ -1,4 +1,4 @@
-//! HTTP/2 peers that stall: they hold a connection or a slot no longer than HTTP/1.1 peers.
+//! Tests of HTTP/2 peers that stall: they hold a connection or a slot no longer than HTTP/1.1 peers.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -32,7 +32,7 @@ async fn a_preface_that_never_comes_whole_is_not_waited_for() {
     rig.stop().await;
 }
 
-/// Sends these frames and nothing more; returns true if the gateway closes.
+/// Sends these frames after the preface, and nothing more. Returns true if the gateway closes within [`SOON`].
 async fn is_given_up(frames: impl FnOnce(&Rig) -> Vec<u8>) -> bool {
     let rig = Rig::builder().section("server", "header_timeout = \"300ms\"").start().await;
     let mut wire = Wire::connect(rig.app.server_address()).await;

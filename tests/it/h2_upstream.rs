@@ -24,7 +24,7 @@ async fn agree(mut peer: Peer, processed: &AtomicUsize) {
     }
 }
 
-/// Returns the calls in the ledger that may have a cost: the billable ones, and the unknown ones.
+/// Returns the numbers of billable and of unknown calls in the ledger.
 async fn booked(rig: &Rig) -> (u64, u64) {
     let usage = rig.operator("GET", "/v1/usage").send().await.json();
     let rows = usage["rows"].as_array().expect("rows").clone();
@@ -77,7 +77,7 @@ async fn what_upstream_refuses_unprocessed_is_sent_again_on_another_connection()
     }
 }
 
-/// Checks an answer that says that nothing was processed and that the client may try again.
+/// Checks that an answer is a 503 with `retry-after`, whose reason is that upstream refused the request unprocessed.
 #[track_caller]
 fn is_refused(answer: &Answer) {
     answer.is_rejection(503, "SERVICE_UNAVAILABLE");

@@ -1,4 +1,5 @@
-//! Callbacks as operators and teams understand and steer them: attempts, pauses, replays, tests.
+//! Tests of the operators' and the teams' orders about callbacks: lists with attempts, pauses, replays, tests of
+//! endpoints.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 
 const KIND: &str = "NAME_VALIDATOR_REQUEST";
 
-/// An endpoint that answers with the status that it is told.
+/// Starts an endpoint that answers with a status. The test may change the status, which is returned too.
 async fn endpoint(status: u16) -> (Upstream, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(status));
     let answered = Arc::clone(&status);
@@ -40,7 +41,7 @@ async fn order(rig: &Rig, order: &str, body: Value) -> Answer {
     rig.operator("POST", &format!("/v1/callbacks/{order}")).json(body.to_string()).send().await
 }
 
-/// Waits until a list of the operators' has `count` callbacks, and returns them.
+/// Waits until the operators' list for `query` has `count` callbacks, and returns them.
 async fn lists(rig: &Rig, query: &str, count: usize) -> Vec<Value> {
     let look = async {
         loop {
@@ -56,7 +57,7 @@ async fn lists(rig: &Rig, query: &str, count: usize) -> Vec<Value> {
     tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("never {count} of {query}"))
 }
 
-/// Waits until the newest attempt of a team's only callback is known, and returns the callback as the list shows it.
+/// Waits until the only queued callback of a team was attempted, and returns the callback as the list shows it.
 async fn attempted(rig: &Rig, team: &str) -> Value {
     let look = async {
         loop {
@@ -70,7 +71,8 @@ async fn attempted(rig: &Rig, team: &str) -> Value {
     tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("never an attempt at {team}"))
 }
 
-/// Returns the URL of a peer that takes connections, and keeps them open or breaks them.
+/// Returns the URL of a peer that accepts connections and never answers. It resets them if `breaks` is true, else it
+/// keeps them open.
 async fn silent(breaks: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let address = listener.local_addr().expect("an address");
@@ -139,7 +141,8 @@ async fn operators_see_what_became_of_each_attempt() {
     rig.stop().await;
 }
 
-/// A gateway with the teams `lending` and `payments`, each with an endpoint that fails, and a schedule.
+/// Starts a gateway with the teams `lending` and `payments`, each with an endpoint that answers 503. Returns it with
+/// the status that lending's endpoint answers, and with this endpoint.
 async fn failing(change: impl FnOnce(RigBuilder) -> RigBuilder) -> (Rig, Arc<AtomicU16>, Upstream) {
     let (lending, status) = endpoint(503).await;
     let (payments, _status) = endpoint(503).await;
@@ -159,7 +162,7 @@ async fn operators_pause_resume_and_test_an_endpoint_and_delete_its_dead_letters
         (&json!("operator"), &json!(0), &Value::Null)
     );
 
-    // A test is sent all the same, and is signed.
+    // A test is sent although the endpoint is paused. It is signed.
     for (answered, delivered) in [(503, false), (204, true)] {
         status.store(answered, Ordering::SeqCst);
         let test = order(&rig, "test", json!({ "tenant": "lending", "type": KIND })).await;
@@ -180,7 +183,7 @@ async fn operators_pause_resume_and_test_an_endpoint_and_delete_its_dead_letters
         }
     }
 
-    // What waits for longer than the schedule is a dead letter, paused or not.
+    // A callback that waits longer than the schedule becomes a dead letter, paused or not.
     rig.clock.advance(Duration::from_secs(5));
     let dead = lists(&rig, "state=dead&tenant=lending&type=NAME_VALIDATOR_REQUEST", 1).await.remove(0);
     assert_eq!((&dead["paused"], &dead["last_status"]), (&json!("operator"), &Value::Null));
@@ -222,7 +225,7 @@ async fn a_team_understands_and_mends_its_own_callbacks() {
     let post = |team: &'static str, order: &'static str, body: Value| {
         rig.post(team, &format!("/_gateway/callbacks/{order}"), body.to_string()).send()
     };
-    // Another team's is nothing that there is.
+    // For a team, another team's callback does not exist.
     assert_eq!(post("payments", "replay", json!({ "id": id })).await.json(), json!({ "replayed": 0 }));
     post("lending", "replay", json!({ "tenant": "payments", "since": "1970-01-01T00:00:00Z" }))
         .await

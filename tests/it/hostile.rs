@@ -1,5 +1,5 @@
-//! Malformed, oversized, ambiguous, truncated and slow clients: nothing of them is forwarded, and nothing of them is
-//! kept.
+//! Tests of clients whose requests are malformed, oversized, ambiguous, truncated or slow. The gateway forwards no such
+//! request as a whole one, and keeps nothing of it.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -535,7 +535,7 @@ async fn more_connections_than_allowed_wait_for_a_place() {
     third.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let early = tokio::time::timeout(Duration::from_millis(300), third.head()).await;
     assert!(early.is_err(), "served beyond the bound: {early:?}");
-    // The first two connections are served all the same.
+    // The first two connections are still served.
     open[0].send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(open[0].answer().await.status, 200);
     // Operators are still served.
@@ -672,8 +672,7 @@ async fn trailers_without_end_are_refused() {
     rig.stop().await;
 }
 
-/// A client that sends everything before it reads learns the reason of the refusal, and not only that the connection
-/// broke.
+/// Checks that a client that sends its whole body before it reads gets the refusal, and not a broken connection.
 #[tokio::test]
 async fn who_is_refused_in_the_middle_of_sending_can_read_why() {
     let rig = Rig::start().await;

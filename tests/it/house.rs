@@ -25,7 +25,7 @@ const LAYERS: [&[&str]; 10] = [
     &["cli"],
 ];
 
-/// Parts whose files still import each other in circles. Empty is the goal; nothing is added.
+/// Parts whose files may import each other in circles. The list must stay empty.
 const PARTS_WITH_CIRCLES: &[&str] = &[];
 
 fn source() -> PathBuf {
@@ -55,14 +55,16 @@ fn modules(source: &Path) -> BTreeMap<String, String> {
     modules
 }
 
-/// Returns a file's code without its comments and without everything after `#[cfg(test)]`, where tests are by the style.
+/// Returns a file's code without comments and tests. By the project's style, the tests begin at `#[cfg(test)]` and end
+/// the file.
 fn code(text: &str) -> String {
-    // An indented one does not count: it is a method for tests in the middle of the code.
+    // An indented `#[cfg(test)]` does not count: it belongs to a method for tests in the middle of the code.
     let lines = text.lines().take_while(|line| *line != "#[cfg(test)]");
     lines.map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns every path that begins with `root` in `code`, groups spelled out: `crate::a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Returns every path that begins with `root` in `code`, groups spelled out: `crate::a::{b, c::d}` is `a::b` and
+/// `a::c::d`.
 fn paths(code: &str, root: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices(root) {
@@ -75,7 +77,8 @@ fn paths(code: &str, root: &str) -> BTreeSet<String> {
     found
 }
 
-/// Reads one path behind `prefix` and returns what follows it.
+/// Reads the path or group at the beginning of `rest`, and adds each path with `prefix` to `found`. Returns the text
+/// after it.
 fn expand<'a>(prefix: &str, rest: &'a str, found: &mut BTreeSet<String>) -> &'a str {
     let mut rest = rest.trim_start();
     if let Some(group) = rest.strip_prefix('{') {
@@ -113,7 +116,7 @@ fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
             let from_there = paths(code, &root).into_iter().filter(|path| !path.starts_with("super"));
             names.extend(from_there.map(|path| if parent.is_empty() { path } else { format!("{parent}::{path}") }));
         }
-        // A parent that uses what its children define.
+        // A parent imports a child if it uses the child's items.
         for child in modules.keys().filter_map(|other| other.strip_prefix(&format!("{module}::"))) {
             if !child.contains("::") && !paths(code, &format!("{child}::")).is_empty() {
                 names.insert(format!("{module}::{child}"));
@@ -164,7 +167,7 @@ fn files_do_not_import_each_other_in_circles() {
     assert_eq!(parts, known, "files import each other in a circle (or no more: shorten the list): {circles:#?}");
 }
 
-/// Returns the sets of modules that reach each other.
+/// Returns the sets of modules that reach each other by imports.
 fn circles(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<BTreeSet<&str>> {
     let reached: BTreeMap<&str, BTreeSet<&str>> =
         imports.keys().map(|module| (module.as_str(), reached(imports, module))).collect();
@@ -179,7 +182,7 @@ fn circles(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<BTreeSet<&s
     circles
 }
 
-/// Returns the modules to which a chain of imports leads.
+/// Returns the modules to which a chain of imports leads from the module `from`.
 fn reached<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a str> {
     let (mut seen, mut waiting) = (BTreeSet::new(), Vec::from_iter(imports.get_key_value(from)));
     while let Some((_, names)) = waiting.pop() {
@@ -192,7 +195,8 @@ fn reached<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> B
     seen
 }
 
-/// Text that only `src/redis` may hold: Lua, the names of keys, the root key's part in them.
+/// Texts that only files in `src/redis` may contain: Lua, the names of keys, and the label by which they derive from
+/// the root key.
 const ONLY_REDIS_SPELLS: [&str; 9] = [
     "redis.call",
     "redis.pcall",
@@ -268,7 +272,8 @@ fn the_binary_is_thin() {
     );
 }
 
-/// Words that ask instead of saying what a thing is, at the beginning of a doc comment or of a paragraph in one.
+/// Words with which no paragraph of a doc comment may begin. A sentence with such a beginning does not say at once what
+/// the thing is.
 const INTERROGATIVES: [&str; 15] =
     ["What", "Who", "Whom", "Whose", "Why", "How", "Which", "Where", "When", "Whether", "As", "Of", "By", "If", "That"];
 
@@ -315,7 +320,8 @@ const BANNED_TURNS: [&str; 39] = [
     "seal ",
 ];
 
-/// Returns every comment line and string of the project's code by file and line, in the order of the files.
+/// Returns every line of the project's files with these extensions: the file, the line's number from 1 on, and the
+/// text. The lines are sorted by file and number.
 fn written(extensions: &[&str]) -> Vec<(String, usize, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = ["src", "simulator/src", "simulator/tests", "tests"].map(|name| root.join(name)).to_vec();
@@ -336,7 +342,7 @@ fn written(extensions: &[&str]) -> Vec<(String, usize, String)> {
     lines
 }
 
-/// Returns the text of a doc comment's line, if the line is one.
+/// Returns the text of a line of a doc comment; `None` for any other line.
 fn doc(line: &str) -> Option<&str> {
     let line = line.trim_start();
     line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim)
@@ -357,7 +363,7 @@ fn a_doc_comment_says_what_the_thing_is() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// ARCHITECTURE.md lists a part's files by their first lines.
+/// Checks that the first line of a file is a whole sentence, because ARCHITECTURE.md lists files by their first lines.
 #[test]
 fn the_first_line_of_a_file_says_what_it_is_for() {
     let lines = written(&["rs"]);
@@ -395,7 +401,7 @@ fn comments_and_messages_are_plain() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Returns the comment and the strings of a line, or all of it if it continues a string.
+/// Returns the comment and the strings of a line, or the whole line if it continues a string.
 fn prose(line: &str) -> String {
     let comment =
         line.find("// ").or_else(|| line.find("/// ")).or_else(|| line.find("//! ")).or_else(|| line.find("-- "));

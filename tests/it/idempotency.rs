@@ -21,14 +21,15 @@ const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 const NIK: &str = r#"{"nik":"3171234567890123","name":"Contoh Demo"}"#;
 const KEY: &str = "idempotency-key";
 
-/// Starts an Iluma whose answers differ, so that no second call can look like the first. A GET of a capture has its id.
+/// Starts an Iluma whose answers are numbered, so that the answer to a second call differs. The answer to a GET of a
+/// capture has the capture's id.
 async fn counting() -> Upstream {
     let next = Arc::new(AtomicUsize::new(0));
     Upstream::answering(move |heard| {
         let number = next.fetch_add(1, Ordering::SeqCst);
         let of_capture = heard.target.strip_prefix(&format!("{CAPTURES}/")).filter(|id| !id.contains('/'));
         let id = of_capture.map_or_else(|| format!("r{number}"), str::to_owned);
-        // A part's name stands before its value, a member's too.
+        // The reference follows its prefix, up to a quotation mark in JSON or a line end in multipart.
         let text = String::from_utf8_lossy(&heard.body);
         let reference = text.split("lending:").nth(1).map(|rest| rest.split(['"', '\r']).next().unwrap_or_default());
         let mut body = json!({ "id": id, "status": "COMPLETED", "number": number });
@@ -47,7 +48,7 @@ fn answer(status: u16, body: &str) -> Response<Full<Bytes>> {
     response.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a response")
 }
 
-/// Starts an Iluma that answers as it is told: a status and a body.
+/// Starts an Iluma that answers every request with the status and the body in `said`.
 async fn saying(said: &Arc<Mutex<(u16, String)>>) -> Upstream {
     let said = Arc::clone(said);
     Upstream::answering(move |_| {
@@ -69,7 +70,7 @@ fn is_replay(answer: &Answer) -> bool {
     answer.header("idempotent-replayed") == "true"
 }
 
-/// Checks a refusal that is about a key.
+/// Checks that an answer refuses a request because of its idempotency key, with this status and reason.
 #[track_caller]
 fn refused(answer: &Answer, status: u16, reason: &str) {
     let code = match status {
@@ -88,7 +89,7 @@ fn image() -> Part<'static> {
     Part::File("image", "a.png", "image/png", vec![7; 300_000])
 }
 
-/// Every kind of request that takes keys, with its row.
+/// Returns a request of each kind that takes an idempotency key, with the name of its route.
 fn requests(rig: &Rig) -> Vec<(&'static str, Ask)> {
     let post = |path: &str, body: &str| rig.post("lending", path, body);
     let form = |path: &str| {
@@ -133,7 +134,6 @@ async fn a_repetition_gets_the_stored_answer_and_costs_nothing() {
         if ["ocr", "document"].contains(&row) {
             assert_eq!(again.json()["reference_id"], "loan-17", "{row}");
         }
-        // Without a key nothing is different.
     }
     let usage = rig.ask("lending", "GET", "/_gateway/usage").send().await.json();
     assert_eq!(usage["today"]["billable"].as_u64(), Some(all as u64), "{usage}");
@@ -289,7 +289,7 @@ async fn a_client_that_left_finds_the_answer() {
     rig.stop().await;
 }
 
-/// Sends a request until no other with its key is in flight.
+/// Repeats a request while another request with its key is in flight. Returns the first other answer.
 async fn settled(ask: impl Fn() -> Ask) -> Answer {
     let look = async {
         loop {
@@ -375,7 +375,7 @@ async fn a_call_that_was_never_sent_frees_the_key() {
     }
     rig.clock.advance(Duration::from_secs(86400));
     assert_eq!(ktp(&rig, "two", NIK).send().await.status, 200);
-    // A refused body was never whole at Iluma.
+    // A body that the gateway refuses never reaches Iluma completely.
     for _ in 0..2 {
         let foreign = rig.post("lending", CAPTURES, r#"{"reference_id":7}"#).header(KEY, "three").send().await;
         assert_eq!((foreign.status, foreign.header("x-gateway-error")), (400, "malformed_reference"));

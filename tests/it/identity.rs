@@ -1,4 +1,4 @@
-//! Identity, keys and restored state, and cancelled callers.
+//! Tests of a node's identity, of wrong keys, of a restored journal, and of clients that hang up.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
-/// The database in the folder of a rig.
+/// The name of the database file in the folder of a rig.
 const JOURNAL: &str = "iluma-gateway.db";
 const PRICES: &str = "[prices]\nbank = 500\nktp = 1500\n";
 
@@ -32,8 +32,8 @@ async fn admin(rig: &Rig, path: &str) -> Value {
     answer.json()
 }
 
-/// Returns the billable and unknown calls in the books, and the number of days that were raised to the published
-/// figures.
+/// Returns three numbers of the ledger: billable calls, unknown calls, and days whose figures were raised to the
+/// published ones.
 async fn calls(rig: &Rig) -> (u64, u64, usize) {
     let usage = admin(rig, "/v1/usage").await;
     let sum = |name: &str| usage["rows"].as_array().expect("rows").iter().filter_map(|row| row[name].as_u64()).sum();
@@ -48,7 +48,8 @@ async fn says(rig: &Rig, expected: (u64, u64, usize)) {
     }
 }
 
-/// Sends whole POSTs and closes at once, each on a connection of its own, and waits until all calls are settled.
+/// Sends 20 whole POSTs, each on its own connection, and closes each connection at once. Waits until the ledger has
+/// exactly the calls that Iluma charged, and none is unknown.
 async fn hang_up(rig: &Rig) {
     let address = rig.url("").trim_start_matches("http://").to_owned();
     for number in 0..20 {
@@ -115,7 +116,7 @@ async fn published_numbers_do_not_fall_when_an_older_journal_is_restored() {
     let rig = rig.restart_after(restore).await;
     says(&another, (12, 0, 0)).await;
     says(&rig, (12, 0, 1)).await;
-    // The node continues from there, and a further start finds nothing to raise.
+    // The node counts on from these figures, and a further start raises none.
     assert_eq!(rig.post("lending", BANK, question(1_234_567_815)).send().await.status, 200);
     says(&another, (13, 0, 0)).await;
     let rig = rig.restart().await;

@@ -1,4 +1,4 @@
-//! The callbacks listener and deliveries, with misbehaving peers.
+//! Tests of the callbacks listener and of deliveries with peers that misbehave.
 
 use crate::support::{Answer, Rig, Upstream, ask, raw, until};
 use bytes::Bytes;
@@ -94,7 +94,8 @@ async fn a_status_of_2xx_is_a_success_however_the_body_goes_on() {
     rig.stop().await;
 }
 
-/// Returns a gateway whose team has an endpoint that answers 503 with these waits, one after the other, and then 200.
+/// Starts a gateway and the endpoint of its team, and sends it a callback. The endpoint answers 503 once for each of
+/// `waits`, which is its `retry-after`, and then 200. Waits until the first attempt has failed.
 async fn asking(waits: Vec<String>) -> (Rig, Arc<Upstream>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let endpoint = Upstream::answering(move |_| {
@@ -254,7 +255,8 @@ async fn a_callback_waits_while_its_teams_url_cannot_be_opened() {
     let url = format!(r#"{{"type":"{KIND}","url":"{}/kyc"}}"#, endpoint.url());
     assert!(rig.post("lending", "/v1/callback/urls", url).send().await.status < 300);
 
-    // What no key of this node opens: another node may have written it under a newer one.
+    // Damages the stored URL, so that no key of this node decrypts it. A second run restores it. In production, another
+    // node may have encrypted a URL with a newer key.
     let turn = async |folder: &std::path::Path| {
         let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("the database");
         let mut url: Vec<u8> = database.query_row("SELECT url FROM urls", [], |row| row.get(0)).expect("a URL");

@@ -1,4 +1,4 @@
-//! No team sees another team's record or influences its answer, however it spells a request.
+//! Tests that no team sees another team's record or influences its answer, however it spells a request.
 
 use crate::support::{Rig, RigBuilder, Upstream, ask};
 use bytes::Bytes;
@@ -13,7 +13,8 @@ const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 const QUESTION: &str = r#"{"bank_account_number":"1234567812","bank_code":"BCA"}"#;
 const PERSON: &str = r#"{"given_name":"Contoh","surname":"Demo"}"#;
 
-/// Starts an Iluma that reads paths loosely: it shows a record of another team at every path.
+/// Starts an Iluma that reads paths loosely: at every path it shows the record with this id and reference. Returns it
+/// with the builder of a gateway that forwards unknown routes.
 async fn loose(id: &'static str, reference: &'static str) -> (Upstream, RigBuilder) {
     let upstream = Upstream::answering(move |_| {
         let body =
@@ -147,7 +148,7 @@ async fn an_undocumented_routes_answer_is_withheld_if_it_shows_another_teams_rec
     assert_eq!(rig.metric(r#"iluma_gateway_answers_withheld_total{account="live"}"#).await, 2.0);
     let asked: Vec<_> = upstream.heard().into_iter().filter(|heard| heard.target.starts_with("/v1/new")).collect();
     assert!(asked.iter().all(|heard| heard.headers["accept-encoding"] == "identity"), "{asked:?}");
-    // The calls were made, and stay in the books.
+    // The calls were made, so the ledger has them.
     let usage = rig.ask("lending", "GET", "/_gateway/usage").send().await.json();
     assert_eq!(usage["today"]["routes"]["other"]["upstream_calls"], 4, "{usage}");
     rig.stop().await;

@@ -1,4 +1,4 @@
-//! Teams' keys by the admin API and by the team itself, and suspensions.
+//! Tests of teams' keys that operators or the team itself make, rotate and revoke, and of suspensions.
 
 use crate::support::{Answer, Redis, RedisProxy, Rig, Spoil, ask};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_else(|| panic!("no {member}: {value}"))
 }
 
-/// The status of a request with this key.
+/// Returns the status that a request with this key is answered.
 async fn status(rig: &Rig, key: &str) -> u16 {
     ask("GET", rig.url(USAGE)).key(key).send().await.status
 }
@@ -138,7 +138,8 @@ async fn a_key_that_is_replaced_at_once_has_one_successor() {
     rig.stop().await;
 }
 
-/// A rotation makes a key too, and the old one stays open for its grace.
+/// Checks that rotations count for the bound on a team's keys. A rotation makes a key, and the old key is accepted
+/// during its grace.
 #[tokio::test]
 async fn a_team_has_no_more_keys_by_rotating_them() {
     let rig = Rig::start().await;
@@ -154,13 +155,13 @@ async fn a_team_has_no_more_keys_by_rotating_them() {
     assert_eq!((full.status, full.header("x-gateway-error")), (409, "too_many_keys"));
     let own = ask("POST", rig.url("/_gateway/keys/rotate")).key(text(&key, "key")).send().await;
     assert_eq!((own.status, own.header("x-gateway-error")), (409, "too_many_keys"));
-    // A key that leaked is replaced at once all the same.
+    // At the bound, a key that leaked can still be replaced without grace.
     let at_once = order(&rig, "POST", &path, r#"{"grace":"0s"}"#).await;
     assert_eq!(at_once.status, 200, "{}", at_once.text());
     let again = format!("/keys/{}/rotate", text(&at_once.json(), "id"));
     let full = order(&rig, "POST", &again, r#"{"grace":"0s"}"#).await;
     assert_eq!((full.status, full.header("x-gateway-error")), (409, "too_many_keys"), "no endless rotation");
-    // Those whose grace is over leave room a day later.
+    // Keys whose grace is over do not count any more a day later.
     rig.clock.advance(Duration::from_secs(86401));
     made(&rig, "").await;
     rig.stop().await;
@@ -177,7 +178,7 @@ async fn a_rotated_key_opens_until_its_grace_is_over_and_a_key_until_it_expires(
     assert_eq!(status(&rig, text(&first, "key")).await, 401);
     assert_eq!(status(&rig, text(&second, "key")).await, 200);
 
-    // The team's own order, with the default grace of a day.
+    // The team rotates its own key, with the default grace of a day.
     let own = ask("POST", rig.url("/_gateway/keys/rotate")).key(text(&second, "key")).send().await;
     assert_eq!(own.status, 200, "{}", own.text());
     let third = own.json();
@@ -248,7 +249,8 @@ async fn keys_and_revocations_outlive_a_restart() {
     rig.stop().await;
 }
 
-/// Makes keys on one node and revokes them, while the other one is asked by `clients` all the time.
+/// Makes and revokes `keys` keys on the node `a`, and checks that each order is in effect on the node `b` when it is
+/// answered. Meanwhile `clients` clients send requests to `b`.
 async fn orders_are_in_effect_everywhere(a: &Rig, b: &Rig, keys: usize, clients: usize) {
     let stop = CancellationToken::new();
     let mut load = JoinSet::new();
@@ -296,7 +298,7 @@ async fn every_node_has_taken_an_order_when_it_is_answered() {
         assert_eq!(order(&b, "POST", path, "").await.status, 200);
         assert_eq!(status(&a, a.key("lending")).await, expected);
     }
-    // A node that comes later knows them from the start.
+    // A node that starts later accepts the key from its start.
     let key = made(&a, "").await;
     let c = a.another().await;
     assert_eq!(status(&c, text(&key, "key")).await, 200);
@@ -305,7 +307,7 @@ async fn every_node_has_taken_an_order_when_it_is_answered() {
     a.stop().await;
 }
 
-/// The order is in effect on the others, and the node takes it over once it is back.
+/// Checks that the order is in effect on the other nodes, and on the node that was cut off once it is back.
 #[tokio::test]
 async fn a_node_that_is_cut_off_while_a_key_is_made_is_named() {
     let redis = Redis::start().await;
@@ -339,7 +341,7 @@ async fn without_redis_each_node_has_its_own_copy_and_no_revoked_key_revives() {
     let a = Rig::builder().redis(&redis).start().await;
     let b = a.another().await;
     let (kept, gone) = (made(&a, "").await, made(&a, "").await);
-    // Redis keeps nothing over its restart.
+    // This Redis loses its data at a restart.
     redis.kill();
     a.metric_becomes("iluma_gateway_redis_up", |up| up == 0.0).await;
     let b = b.restart().await;

@@ -1,4 +1,4 @@
-//! `kill -9` at random moments while callbacks arrive: every callback that was answered 200 is delivered.
+//! Tests with `kill -9` at random moments while callbacks arrive: every callback that was answered 200 is delivered.
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Redis, Upstream, ask, until};
@@ -20,10 +20,11 @@ const TOKEN: &str = "the-token-of-the-account";
 /// The number of peers that post concurrently.
 const POSTERS: usize = 4;
 
-/// The longest life of a process after its start, in milliseconds: by then callbacks are in every state.
+/// The longest life of a process after its first acknowledged callback, in milliseconds. It is long enough for
+/// callbacks in every state.
 const LONGEST_LIFE: u64 = 250;
 
-/// The time for which a dead node may still hold deliveries: its lease, and a margin.
+/// The longest time for which a killed node keeps deliveries from other nodes: its lease, and a margin.
 const LEASES: Duration = Duration::from_secs(90);
 
 /// The acknowledged callbacks, and the number of deliveries of each.
@@ -40,7 +41,7 @@ impl Seen {
         self.acknowledged.lock().expect("a record").iter().filter(|id| !delivered.contains_key(id)).count()
     }
 
-    /// Posts one callback after the other until there is no answer.
+    /// Posts one callback after the other until a post gets no answer, because the gateway was killed.
     async fn post(self: Arc<Self>, to: SocketAddr) {
         loop {
             let id = self.next.fetch_add(1, Ordering::SeqCst);
@@ -57,7 +58,8 @@ impl Seen {
     }
 }
 
-/// Kills a gateway with state in its own file, or in a Redis that keeps running.
+/// Kills a gateway `kills` times, and checks that every acknowledged callback is delivered. The state is in the
+/// gateway's own file, or in `redis`, which keeps running.
 async fn survives(kills: usize, redis: Option<&Redis>) {
     let seen = Arc::new(Seen::default());
     let noted = Arc::clone(&seen);
@@ -111,7 +113,8 @@ async fn survives(kills: usize, redis: Option<&Redis>) {
     assert!(acknowledged >= kills);
 }
 
-/// The journal identifies the node: it does not wait for the lease of the killed process.
+/// Checks that a killed node that is started again takes part in an erasure at once. Its journal identifies the node,
+/// so it does not wait for the lease of the killed process.
 #[tokio::test]
 async fn a_node_that_was_killed_and_is_back_is_not_missed_by_an_erasure() {
     let redis = Redis::start().await;

@@ -1,7 +1,8 @@
-//! State that an earlier version wrote is opened: `tests/fixtures` has a database and a Redis of each layout's first day.
+//! Tests that the gateway opens state that an earlier version wrote. `tests/fixtures` has databases and a dump of
+//! Redis, written by the first version with the layout.
 //!
-//! `UPDATE_FIXTURES=1 cargo nextest run -E 'test(/^layouts::/)'` writes new ones: for a new layout only, into a folder
-//! of its own, so that the old ones go on being opened.
+//! `UPDATE_FIXTURES=1 cargo nextest run -E 'test(/^layouts::/)'` writes new fixtures. Use it only for a new layout,
+//! with a new folder, so that the old fixtures are still opened.
 
 use crate::support::{Redis, Rig, RigBuilder, Upstream, folder, until};
 use bytes::Bytes;
@@ -15,10 +16,10 @@ use tempfile::TempDir;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const KIND: &str = "NAME_VALIDATOR_REQUEST";
-/// An endpoint where nobody takes a callback.
+/// The URL of an endpoint at which nobody listens.
 const NOWHERE: &str = "http://127.0.0.1:9/";
 const DATABASE: &str = "iluma-gateway.db";
-/// The folder of the last layout: of the first version that promises to be opened by later ones.
+/// The folder of the newest layout. It is the first layout that all later versions must open.
 const LAYOUT: &str = "layout-1";
 
 fn fixture(name: &str) -> PathBuf {
@@ -29,7 +30,8 @@ fn is_written_anew() -> bool {
     std::env::var_os("UPDATE_FIXTURES").is_some()
 }
 
-/// Returns a gateway with the fixtures' secrets, over the state in a folder. Nothing of it is too old.
+/// Returns the builder of a gateway with the fixtures' secrets and the state in a folder. Retention is ten years, so
+/// that nothing in the fixtures is deleted as too old.
 fn over(state: &Arc<TempDir>, iluma: &Upstream, endpoint: &str) -> RigBuilder {
     let kept = ["owners", "delivered_callbacks", "dead_letters", "ledger"].map(|what| format!("{what} = \"3650d\""));
     Rig::builder()
@@ -41,8 +43,7 @@ fn over(state: &Arc<TempDir>, iluma: &Upstream, endpoint: &str) -> RigBuilder {
         .tenant("lending", &format!("callback_urls = {{ {KIND} = \"{endpoint}\" }}"))
 }
 
-/// Writes of everything that is kept a piece: an owner with its call, a delivery that waits, a key, a suspension, an
-/// erasure.
+/// Writes one entry of each kind of state: an owner with its call, a waiting delivery, a key, a suspension, an erasure.
 async fn fill(rig: &Rig) {
     let question = json!({"bank_code": "BCA", "bank_account_number": "1234567855", "reference_id": "loan-1"});
     let asked = rig.post("lending", BANK, question.to_string()).send().await;
@@ -61,7 +62,7 @@ async fn fill(rig: &Rig) {
     }
 }
 
-/// Verifies that all of it is there.
+/// Checks that everything that [`fill`] wrote is there.
 async fn is_there(rig: &Rig, endpoint: &Upstream) {
     until("the delivery that waited is made", || !endpoint.heard().is_empty()).await;
     let delivered: Value = serde_json::from_slice(&endpoint.heard()[0].body).expect("JSON");
@@ -75,8 +76,7 @@ async fn is_there(rig: &Rig, endpoint: &Upstream) {
     assert_eq!(billable, 1, "{usage}");
     let erasures = rig.operator("GET", "/v1/erasures").send().await;
     assert_eq!(erasures.json()["erasures"].as_array().map(Vec::len), Some(1), "{}", erasures.text());
-    // The owner's question about the record goes on to Iluma; the other team's ends here.
-    // A callback that names nobody goes to the owner of its record, with the owner's reference.
+    // A callback without a reference goes to the owner of its record.
     let callback = json!({"id": "bknv_owned", "status": "COMPLETED"}).to_string();
     assert_eq!(rig.callback(KIND, callback).send().await.status, 200);
     until("the owner has its callback", || endpoint.heard().len() >= 2).await;
@@ -84,7 +84,7 @@ async fn is_there(rig: &Rig, endpoint: &Upstream) {
     assert_eq!(delivered["id"], "bknv_owned");
 }
 
-/// An upstream where every account is found, under one id, and an endpoint that takes every callback.
+/// Starts an upstream that finds every bank account under one id, and an endpoint that accepts every callback.
 async fn around() -> (Upstream, Upstream) {
     let found = json!({"is_found": true, "account_holder_name": "BUDI"});
     let answer = json!({"status": "COMPLETED", "id": "bknv_owned", "result": found}).to_string();
@@ -95,14 +95,14 @@ async fn around() -> (Upstream, Upstream) {
     (iluma.await, Upstream::answering(|_| Response::new(Full::<Bytes>::default())).await)
 }
 
-/// Puts the fixture's database into a folder.
+/// Copies a fixture's database into a new folder, and returns the folder.
 fn unpacked(database: &str) -> Arc<TempDir> {
     let state = folder();
     std::fs::copy(fixture(database), state.path().join(DATABASE)).expect("a fixture");
     Arc::new(state)
 }
 
-/// Keeps the database of a gateway that has ended.
+/// Copies the database of a gateway that has ended to the fixtures.
 fn keep(state: &TempDir, database: &str) {
     std::fs::create_dir_all(fixture("")).expect("a folder");
     assert!(!state.path().join(format!("{DATABASE}-wal")).exists(), "all is in the file");

@@ -1,4 +1,5 @@
-//! The lease of a call over several nodes: a caller that is cancelled at any point leaves nothing behind.
+//! Tests of the lease by which one node of several makes a call: a caller that is cancelled at any point leaves no
+//! lease.
 
 use crate::support::{PATIENCE, Redis, until};
 use iluma_gateway::base::byte_size::ByteSize;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 const ROOT: [u8; 32] = [1; 32];
 
-/// A node's cache that is kept until the test ends.
+/// The cache of a node on Redis. Its background tasks end when it is dropped.
 struct Node {
     cache: Cache,
     stop: CancellationToken,
@@ -82,8 +83,8 @@ fn leases(redis: &Redis) -> usize {
     redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:lease:*")).len()
 }
 
-/// Polls a future `polls` times, giving Redis time to answer before each poll, and drops it. Returns its output if it
-/// was ready before.
+/// Polls a future `polls` times, and then drops it. After each poll Redis gets time to answer. Returns the future's
+/// output if it was ready before; else `None`.
 async fn cancelled_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..polls {

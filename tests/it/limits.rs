@@ -1,4 +1,4 @@
-//! The limits of a team, and of all teams together.
+//! Tests of the limits of one team, and of all teams together.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -11,7 +11,7 @@ const CODES: &str = "/bank/available_bank_codes";
 const NAME: &str = "/v1/identity/ktp_name/validations";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// Sends concurrent requests of a team over one connection without a pause; returns their answers.
+/// Sends `count` requests of a team over one connection without waiting for answers (pipelining). Returns the answers.
 async fn burst(rig: &Rig, team: &str, count: usize) -> Vec<Answer> {
     let mut wire = Wire::connect(rig.app.server_address()).await;
     let one = format!("{}content-length: 2\r\n\r\n{{}}", rig.head(team, "POST", NAME));
@@ -27,12 +27,12 @@ fn statuses(answers: &[Answer]) -> Vec<u16> {
     answers.iter().map(|answer| answer.status).collect()
 }
 
-/// Sends a request that is answered when upstream answers.
+/// Sends a request in a task of its own, and returns the task. It ends with the answer.
 fn waiting(rig: &Rig, team: &str, path: &str) -> JoinHandle<Answer> {
     tokio::spawn(rig.post(team, path, QUESTION).send())
 }
 
-/// The clock stands still, so that no rate gets a further request however slow the machine is.
+/// Starts a gateway whose clock stands still. So no rate allows a further request, however slow the machine is.
 async fn limited(change: impl FnOnce(RigBuilder) -> RigBuilder) -> (Upstream, Rig) {
     let upstream = Upstream::agreeing().await;
     let rig = change(Rig::builder().upstream(upstream.url())).start().await;
@@ -40,8 +40,8 @@ async fn limited(change: impl FnOnce(RigBuilder) -> RigBuilder) -> (Upstream, Ri
     (upstream, rig)
 }
 
-/// Checks a refusal for too many requests, with everything that a client needs to come back in time. Returns the wait
-/// in seconds.
+/// Checks that an answer refuses a request because of a limit, and that its headers name the limit and the wait.
+/// Returns the wait in seconds.
 #[track_caller]
 fn is_limited(answer: &Answer) -> u64 {
     answer.is_rejection(429, "RATE_LIMIT_EXCEEDED");
@@ -56,7 +56,7 @@ fn is_limited(answer: &Answer) -> u64 {
     wait
 }
 
-/// A refusal takes nothing of any limit: a call that a quota refuses gives its request back to the rate.
+/// Checks that a refused request counts for no limit. If a quota refuses the call, the rate gets its request back.
 #[tokio::test]
 async fn a_request_that_a_quota_refuses_takes_nothing_of_the_rate() {
     let limits = "requests_per_second = 1\nburst = 3\nupstream_calls_per_day = 1";

@@ -1,4 +1,5 @@
-//! Calls whose answers were lost are settled by what Iluma says later about their records: by id, or by reference.
+//! Tests of calls whose answers were lost. A later callback or GET about the call's record settles the call, by the
+//! record's id or by its reference.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -20,7 +21,7 @@ fn question(number: u32, reference: &str) -> String {
     format!(r#"{{"bank_account_number":"{number}","bank_code":"BCA","reference_id":"{reference}"}}"#)
 }
 
-/// Returns billable and unknown calls of all lines of the ledger.
+/// Returns the numbers of billable and of unknown calls in the ledger.
 async fn books(rig: &Rig) -> (u64, u64) {
     let usage = rig.operator("GET", "/v1/usage").send().await.json();
     let rows = usage["rows"].as_array().expect("rows");
@@ -39,7 +40,7 @@ async fn becomes(rig: &Rig, expected: (u64, u64)) {
     assert!(in_time.is_ok(), "{last:?} instead of {expected:?}");
 }
 
-/// Has the simulator send the account's callbacks of both types to a node.
+/// Sets the callback URLs of the account at the simulator, so that it sends callbacks of both types to `node`.
 async fn calls_back(rig: &Rig, node: &Rig) {
     for kind in [KIND, "ID_IMAGE_OCR_REQUEST"] {
         let url = node.callbacks_url(&format!("/callbacks/live/{kind}"));
@@ -75,7 +76,7 @@ async fn a_callback_settles_a_call_whose_answer_was_lost_by_its_reference() {
     // Without a callback, and without a reference, nothing settles a call.
     assert_eq!(post(&rig, 1_234_567_811, "s", "reset, no_callback").await.status, 504);
     assert_eq!(post(&rig, 1_234_567_812, "", "reset").await.status, 504);
-    // An answer that came names its record, and its callback settles the call by that.
+    // An answer that came names the record's id, and by this id a callback settles the call.
     assert_eq!(post(&rig, 1_234_567_813, "r", "callback_twice").await.status, 200);
     becomes(&rig, (5, 2)).await;
     let open = rig.operator("GET", "/v1/usage/unknown").send().await.json();
@@ -117,7 +118,7 @@ async fn a_callback_at_any_node_settles_the_oldest_lost_call_of_all_nodes() {
     }
     becomes(&rig, (0, 2)).await;
     let body = |id: &str| format!(r#"{{"id":"{id}","status":"COMPLETED","reference_id":"lending:r"}}"#);
-    // The same word counts once, at whatever node it arrives.
+    // A callback about one record settles one call, even if it arrives at two nodes.
     for node in [&other, &rig] {
         assert_eq!(node.callback(KIND, body("x1")).send().await.status, 200);
     }
@@ -141,7 +142,7 @@ async fn a_call_whose_own_answer_came_is_settled_by_its_id_alone() {
     .await;
     let rig = Rig::builder().upstream(upstream.url()).extra(PRICES).start().await;
     assert_eq!(rig.post("lending", BANK, question(1, "r")).send().await.status, 200);
-    // Another record with the reference was not charged: that is not said about this call.
+    // Another record with the same reference was not charged. This says nothing about the call, whose id is known.
     let free =
         r#"{"id":"another","status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR","reference_id":"lending:r"}"#;
     assert_eq!(rig.callback(KIND, free).send().await.status, 200);

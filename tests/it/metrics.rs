@@ -1,4 +1,4 @@
-//! The metrics, and the bound on their number for any input.
+//! Tests of the metrics, and of the bound on the number of their series for any input.
 
 use crate::documents::generated::{is_up_to_date, table};
 use crate::support::process::Folder;
@@ -21,7 +21,7 @@ const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const KTP: &str = "/v1/identity/ktp_name/validations";
 const FOUND: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// The page's description of a metric.
+/// The row of a metric in the table of `docs/metrics.md`.
 struct Documented {
     labels: BTreeSet<&'static str>,
     kind: &'static str,
@@ -32,7 +32,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
     std::fs::read_to_string(path).expect("the page of the metrics")
 });
 
-/// Returns the page's table, by name.
+/// Returns the rows of the table in `docs/metrics.md`, by the metric's name.
 fn documented() -> BTreeMap<String, Documented> {
     let rows = PAGE.lines().filter(|line| line.starts_with("| `iluma_gateway_"));
     let metrics = rows.map(|row| {
@@ -47,7 +47,7 @@ async fn metrics(rig: &Rig) -> String {
     ask("GET", rig.admin_url("/metrics")).send().await.text()
 }
 
-/// Returns `name{a="b"}` and the value of every line.
+/// Returns every series in the text of `/metrics`: its name with labels, such as `name{a="b"}`, and its value.
 fn series(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let pairs = lines.map(|line| line.rsplit_once(' ').expect("a name and a value"));
@@ -95,7 +95,7 @@ async fn used_with(change: impl FnOnce(RigBuilder) -> RigBuilder) -> Rig {
     rig
 }
 
-/// A rig of which every metric has a series.
+/// Starts a gateway and sends requests and callbacks until every metric has a series.
 async fn used_up() -> Rig {
     let watched = "upstream_calls_per_day = 1\nquota_mode = \"shadow\"\ncallback_hosts = [\"127.0.0.1\"]\n\
                    callback_urls = { NAME_VALIDATOR_REQUEST = \"http://127.0.0.1:9/\" }";
@@ -151,7 +151,7 @@ async fn the_page_has_every_metric_and_its_labels() {
     assert!(undocumented.is_empty(), "not on the page: {undocumented:?}");
     let missing: Vec<_> = documented.keys().filter(|name| !types.contains_key(*name)).collect();
     assert!(missing.is_empty(), "on the page alone: {missing:?}");
-    // A family that no request of this test counts would be on no page.
+    // A family without a series in this test would be missing above. So the declared names are compared too.
     let source = include_str!("../../src/telemetry/metrics/families.rs");
     let declared = source.split("name: \"").skip(1).filter_map(|rest| rest.split_once('"'));
     for (name, _) in declared {
@@ -237,7 +237,7 @@ async fn a_limit_on_requests_in_flight_is_counted() {
     })
     .await;
     let rig = Rig::builder().upstream(upstream.url()).tenant("narrow", "max_in_flight = 2").start().await;
-    // With two in flight any third one is refused.
+    // While two requests are in flight, a third one is refused.
     let mut asks = JoinSet::new();
     for _ in 0..3 {
         asks.spawn(rig.post("narrow", KTP, "{}").send());
@@ -253,7 +253,7 @@ async fn a_limit_on_requests_in_flight_is_counted() {
     rig.stop().await;
 }
 
-/// A generator of the same numbers in every run.
+/// A generator of pseudo-random numbers, which are the same in every run.
 struct Numbers(u64);
 
 impl Numbers {

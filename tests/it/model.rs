@@ -1,5 +1,6 @@
-//! The cache against a plain map: whatever teams, operators, time and Redis do, in any order, two nodes that share a
-//! cache answer like a map, and call upstream exactly when it has no answer.
+//! Compares the cache with a model, which is a plain map. Random steps of teams, operators, time and Redis are done in
+//! any order. Two nodes that share a cache must answer like the map, and call upstream exactly if the map has no
+//! answer.
 
 use crate::support::{Ask, Heard, Redis, RedisProxy, Rig, Spoil, Upstream, until};
 use bytes::Bytes;
@@ -15,8 +16,8 @@ use std::time::Duration;
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 
-/// The step by which clocks move. Lifetimes are multiples of it; a case takes far less time, so no entry is ever near
-/// its end.
+/// The time by which [`Step::Later`] moves the clocks. Lifetimes are multiples of it. A case takes far less time, so
+/// the machine's own time never decides if an entry is fresh.
 const TICK: Duration = Duration::from_secs(20);
 const NODES: usize = 2;
 /// The teams; the last one has a private cache.
@@ -24,8 +25,8 @@ const TEAMS: [&str; 3] = ["lending", "payments", "closed"];
 /// The requests. One account's number is a prefix of the other's; the last two are persons on watchlists.
 const QUESTIONS: [(&str, &str); 4] = [(BANK, "12"), (BANK, "123"), (CFT, "Demo"), (CFT, "Demokrat")];
 
-/// Returns the number of cases. A case takes more than half a second, mostly until Redis counts as up again; the short
-/// run takes a few seconds, and the long run has one case for twenty of other tests.
+/// Returns the number of cases: 8, or a twentieth of `PROPTEST_CASES` if that is more. A case takes more than half a
+/// second, because it waits until Redis counts as up again.
 fn cases() -> u32 {
     let asked: Option<u32> = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     asked.map_or(8, |asked| (asked / 20).max(8))
@@ -41,9 +42,9 @@ enum Step {
     Later,
     /// An operator purges entries.
     Purge { node: usize, what: What },
-    /// A person is erased.
+    /// An operator erases the person of a request.
     Erase { node: usize, question: usize },
-    /// A node ends and another one starts in its place.
+    /// A node ends in good order and starts again with an empty memory.
     Restart { node: usize },
     /// Redis loses everything.
     Empty,
@@ -78,20 +79,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A request, and the team of a private entry.
+/// The key of a cache entry: the index of the request, and the index of the team if the entry is private.
 type Key = (usize, Option<usize>);
 
-/// An answer of upstream's; its index is its number.
+/// An answer that upstream gave. Its number is its index in [`Model::made`].
 #[derive(Debug, Clone, Copy)]
 struct Made {
     key: Key,
     /// The time of the answer, in ticks.
     at: u32,
-    /// True if a purge or an erasure has removed it.
+    /// True if a purge or an erasure has removed the answer from all nodes.
     ended: bool,
 }
 
-/// The stored answers of nodes and Redis, by number.
+/// The answers that must be stored in the nodes' memories and in Redis, by their numbers.
 #[derive(Debug, Default)]
 struct Model {
     now: u32,
@@ -99,11 +100,11 @@ struct Model {
     memory: [BTreeMap<Key, usize>; NODES],
     redis: BTreeMap<Key, usize>,
     out: bool,
-    /// True if time has passed while Redis was out: nodes then know that they may have missed a purge.
+    /// True if [`Step::Later`] happened while Redis was out. The nodes then know that they may have missed a purge.
     blind: bool,
 }
 
-/// The permitted answers.
+/// The answers that a node may give: the stored answer `known`, a new answer of upstream if `new` is true, or either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Expected {
     known: Option<usize>,
@@ -128,12 +129,12 @@ impl Model {
         Expected { known, new: known.is_none() }
     }
 
-    /// Records that a node has given this answer, and so stores it.
+    /// Records that a node has given this answer, which is now in the node's memory.
     fn given(&mut self, node: usize, key: Key, number: usize) {
         self.memory[node].insert(key, number);
     }
 
-    /// Records that upstream has given this answer to a node.
+    /// Records that upstream has given this answer to a node, which stores it in its memory and in Redis.
     fn brought(&mut self, node: usize, key: Key, number: usize) {
         self.given(node, key, number);
         if !self.out {
@@ -141,7 +142,8 @@ impl Model {
         }
     }
 
-    /// Records a purge or erasure at a node: everything that it covers has ended, as far as the node can reach it.
+    /// Records a purge or an erasure at a node. It removes every entry that `covers` accepts: everywhere, or only in
+    /// the node's own memory while Redis is out.
     fn ordered(&mut self, node: usize, covers: impl Fn(Key) -> bool) {
         if self.out {
             self.memory[node].retain(|key, _| !covers(*key));
@@ -183,7 +185,7 @@ struct World<'a> {
     redis: &'a Redis,
     proxy: RedisProxy,
     upstream: Upstream,
-    /// The nodes; `None` while one is restarted.
+    /// The nodes. A node is `None` while it restarts.
     nodes: [Option<Rig>; NODES],
     asked: usize,
 }
@@ -211,14 +213,14 @@ impl<'a> World<'a> {
         self.upstream.heard().len()
     }
 
-    /// Returns a request, and the reference that belongs in its answer.
+    /// Returns a request, and the reference that its answer must have (JSON null for none).
     fn question(&mut self, node: usize, team: usize, question: usize, reference: Option<u8>) -> (Ask, Value) {
         self.asked += 1;
         let (path, name) = QUESTIONS[question];
         let body = match (path, reference) {
             (CFT, _) => json!({"given_name": "Contoh", "surname": name}),
             (_, None) => json!({"bank_code": "BCA", "bank_account_number": name}),
-            // Teams use equal references, and the same ones again.
+            // The references are few, so that teams use equal ones, and use them again.
             (_, Some(reference)) => {
                 json!({"bank_code": "BCA", "bank_account_number": name, "reference_id": format!("ref-{reference}")})
             }
@@ -226,7 +228,7 @@ impl<'a> World<'a> {
         (self.node(node).post(TEAMS[team], path, body.to_string()), body["reference_id"].clone())
     }
 
-    /// Returns the stored answers in Redis.
+    /// Returns the cache entries in Redis: their keys and values.
     fn entries(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut connection = self.redis.connection();
         let keys: Vec<Vec<u8>> = cmd("KEYS").arg("*:entry:*").query(&mut connection).expect("keys");
@@ -261,7 +263,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// Returns the number of an answer, after checking that nothing in it belongs to another caller.
+/// Checks that an answer has the caller's reference and nothing of another caller, and returns its number.
 fn number(answer: &crate::support::Answer, question: usize, reference: &Value) -> Result<usize, TestCaseError> {
     prop_assert_eq!(answer.status, 200, "{}", answer.text());
     let body = answer.json();
@@ -274,7 +276,7 @@ fn number(answer: &crate::support::Answer, question: usize, reference: &Value) -
     Ok(body["id"].as_str().and_then(|id| id.parse().ok()).expect("a number"))
 }
 
-/// Checks the rules for every answer, whatever the model expects.
+/// Checks the rules that hold for every answer from the cache: it has the right key, is fresh, and was not removed.
 fn is_lawful(model: &Model, key: Key, number: usize) -> TestCaseResult {
     let made = model.made[number];
     prop_assert_eq!(made.key, key, "an answer to another question, or for another team's eyes");
@@ -387,7 +389,7 @@ async fn take(world: &mut World<'_>, model: &mut Model, step: &Step) -> TestCase
             model.ordered(node, |(erased, _)| erased == question);
         }
         Step::Restart { node } => {
-            // A node that ends while it is cut off can't report that, and is waited for.
+            // A node that ends while it is cut off can't leave the membership, and purges would wait for it.
             if !model.out {
                 let ended = world.nodes[node].take().expect("a node");
                 let started = ended.restart().await;
@@ -411,7 +413,7 @@ async fn take(world: &mut World<'_>, model: &mut Model, step: &Step) -> TestCase
             world.proxy.spoil(spoil);
             let up = f64::from(u8::from(!model.out));
             for node in 0..NODES {
-                // A request finds out at once.
+                // This request makes the node notice the change at once.
                 let ask = world.node(node).post("lending", CFT, json!({"given_name": "Nobody"}).to_string());
                 ask.header("cache-control", "only-if-cached").send().await;
                 world.node(node).metric_becomes("iluma_gateway_redis_up", |now| now == up).await;

@@ -1,4 +1,4 @@
-//! Several gateways that share a cache in Redis.
+//! Tests of several gateways that share a cache in Redis.
 
 use crate::support::{Held, Redis, RedisProxy, Rig, Spoil, Upstream, Wire, answer, until};
 use redis::cmd;
@@ -18,7 +18,7 @@ fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// Starts two nodes with one simulator.
+/// Starts two nodes on one Redis with one simulator.
 async fn two(redis: &Redis) -> (Rig, Rig) {
     let a = Rig::builder().redis(redis).start().await;
     let b = a.another().await;
@@ -69,7 +69,8 @@ async fn a_hundred_identical_questions_at_two_nodes_make_one_call() {
     a.stop().await;
 }
 
-/// An answer that is not stored reaches the waiters on the other node, and a failure causes no wave of calls.
+/// Checks that a failure, which is not stored, answers all waiting requests on both nodes, so that no further calls are
+/// made.
 #[tokio::test]
 async fn an_answer_that_is_not_kept_is_everybodys_on_every_node() {
     let redis = Redis::start().await;
@@ -116,7 +117,7 @@ async fn a_node_that_dies_while_it_leads_is_followed_by_the_next() {
     let held = Held::start().await;
     let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
     let b = a.another().await;
-    // The lease belongs to a dead node, which neither renews nor releases it.
+    // The test gives the lease to a dead node, which neither renews nor releases it.
     let mut asked = JoinSet::new();
     asked.spawn(a.post("lending", BANK, account("12", "a")).send());
     held.holds(1).await;
@@ -134,7 +135,7 @@ async fn a_node_that_dies_while_it_leads_is_followed_by_the_next() {
     a.stop().await;
 }
 
-/// The planted values are invented.
+/// Checks that Redis contains none of the planted values in clear. They are invented.
 #[tokio::test]
 async fn what_is_in_redis_tells_nothing() {
     let redis = Redis::start().await;
@@ -196,7 +197,7 @@ async fn keys_are_rotated_without_a_miss_and_a_retired_one_is_a_miss() {
 async fn a_person_is_erased_everywhere_whatever_is_under_way() {
     let redis = Redis::start().await;
     let held = Held::start().await;
-    // Each entry has a copy in Redis, which counts as the same entry.
+    // With `stale_if_error`, Redis keeps a second copy of an entry. Both count as one entry.
     let cache = "bank = { stale_if_error = \"1h\" }";
     let a = Rig::builder().redis(&redis).upstream(held.url()).section("cache", cache).start().await;
     let (b, c) = (a.another().await, a.another().await);
@@ -234,7 +235,8 @@ async fn a_person_is_erased_everywhere_whatever_is_under_way() {
     }
 }
 
-/// A Redis that evicts may have lost the sets that an erasure needs, the tombstones, or its own list of changes.
+/// Checks that erased answers stay erased on a Redis that evicts keys: the sets by which an erasure finds entries, the
+/// tombstones, or the list of changes.
 #[tokio::test]
 async fn what_an_erasure_did_not_find_is_served_by_nobody() {
     let (redis, held) = (Redis::start().await, Held::start().await);
@@ -275,7 +277,7 @@ async fn what_an_erasure_did_not_find_is_served_by_nobody() {
     }
 }
 
-/// Starts three nodes, of which the third reaches Redis through a proxy that loses messages, or everything.
+/// Starts three nodes. The third one reaches Redis through the returned proxy, which can drop messages or everything.
 async fn three(redis: &Redis, held: &Held) -> (Rig, Rig, Rig, RedisProxy) {
     let proxy = RedisProxy::to(redis.addr()).await;
     let a = Rig::builder().secret("OTHER", &proxy.url()).redis(redis).upstream(held.url()).start().await;
@@ -306,7 +308,7 @@ async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waite
                 assert_eq!(node.post("lending", BANK, account(number, "x")).send().await.status, 200);
             }
         }
-        // On the node that misses the message a call about the same person is in flight.
+        // A call about the same person is in flight on the node that misses the message.
         let before = held.arrived();
         let mut under_way = JoinSet::new();
         under_way.spawn(c.post("payments", BANK_2, account("12", "y")).send());
@@ -339,7 +341,8 @@ async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waite
     }
 }
 
-/// The memory of a node that is cut off can't be purged: the answer says so, and the purge has to be repeated.
+/// Checks that an erasure is answered 503 with the name of a node that is cut off. A repetition succeeds when the node
+/// is back.
 #[tokio::test]
 async fn an_erasure_names_the_node_that_it_did_not_reach() {
     let (redis, held) = (Redis::start().await, Held::start().await);
@@ -427,7 +430,8 @@ async fn what_was_under_way_at_a_purge_is_kept_by_no_node() {
     a.stop().await;
 }
 
-/// Redis still has the entry, because its clock differs from ours. A node must not call upstream alone for that reason.
+/// Checks that an entry that is too old by the nodes' clocks causes one call, although Redis still has it by its own
+/// clock.
 #[tokio::test]
 async fn an_answer_past_its_lifetime_by_our_clock_alone_is_asked_for_once() {
     let (redis, held) = (Redis::start().await, Held::start().await);
@@ -454,7 +458,8 @@ async fn an_answer_past_its_lifetime_by_our_clock_alone_is_asked_for_once() {
     a.stop().await;
 }
 
-/// After five seconds without Redis a node can't know of purges.
+/// Checks that a node serves no watchlist answer from memory after five seconds without Redis, because it may have
+/// missed a purge.
 #[tokio::test]
 async fn a_node_that_is_cut_off_serves_no_watchlist_answer_from_memory() {
     let redis = Redis::start().await;

@@ -1,4 +1,5 @@
-//! Messages to a process manager by `$NOTIFY_SOCKET`, and signals and changes that a container brings.
+//! Tests of the messages to a process manager at `$NOTIFY_SOCKET`, of stray signals, and of a mounted configuration
+//! that changes.
 
 use crate::support::process::{Folder, Program};
 use crate::support::{PATIENCE, ask};
@@ -7,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::SocketAddr;
 use tokio::net::UnixDatagram;
 
-/// The socket of a process manager, and what it is told.
+/// The socket at which a process manager gets messages.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -15,7 +16,7 @@ impl Manager {
         Self(UnixDatagram::bind(folder.path("notify")).expect("a socket"))
     }
 
-    /// Waits for a message that begins so; others than the watchdog's may not come before.
+    /// Waits for a message that begins with `expected`, and returns it. Only messages for the watchdog may come before.
     async fn is_told(&self, expected: &str) -> String {
         let mut bytes = [0; 512];
         loop {
@@ -30,7 +31,7 @@ impl Manager {
     }
 }
 
-/// A socket without a file: its name begins with `@` in the variable.
+/// Checks that messages reach an abstract socket. It has no file, and in the variable its name begins with `@`.
 #[tokio::test]
 async fn a_process_manager_may_have_an_abstract_socket() {
     let name = format!("iluma-gateway-{}", uuid::Uuid::new_v4());
@@ -111,14 +112,15 @@ async fn signals_that_nobody_sends_on_purpose_are_harmless() {
     assert_eq!(program.ended().await.code(), Some(0));
 }
 
-/// Makes a version of a mounted folder, as Kubernetes does for a ConfigMap or a Secret.
+/// Makes a new version of a mounted folder, which is a folder with its own name. Kubernetes does so for a ConfigMap or
+/// a Secret.
 fn version(folder: &Folder, name: &str, text: &str) {
     let path = folder.path(name);
     std::fs::create_dir(&path).expect("a folder");
     std::fs::write(path.join("gateway.toml"), text).expect("a file");
 }
 
-/// Swaps the link to the version in force in one step.
+/// Points the link `..data` to another version in one atomic step.
 fn swap(folder: &Folder, name: &str) {
     symlink(name, folder.path("..data_tmp")).expect("a link");
     std::fs::rename(folder.path("..data_tmp"), folder.path("..data")).expect("a swap");

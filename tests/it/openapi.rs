@@ -1,4 +1,5 @@
-//! The OpenAPI documents agree with what is served. Public tools read them in `tests/openapi/run`.
+//! Tests that the OpenAPI documents agree with the paths that are served. `tests/openapi/run` checks them with public
+//! tools.
 
 use crate::support::{Rig, ask};
 use iluma_gateway::admin::operations;

@@ -1,4 +1,4 @@
-//! Operators' tokens with roles, the audit log, and failed authentications.
+//! Tests of operators' tokens with roles, of the audit log, and of failed authentications.
 
 use crate::support::{Answer, Redis, Rig, RigBuilder, ask};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ async fn audited(rig: &Rig, query: &str) -> Vec<Value> {
     answer.json()["entries"].as_array().expect("a list").clone()
 }
 
-/// The kind of an order, its token and its outcome.
+/// Returns the order, the name of the token and the outcome of an entry of the audit log.
 fn short(entry: &Value) -> (String, String, String) {
     let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     (text("order"), text("token"), text("outcome"))
@@ -50,7 +50,8 @@ fn short(entry: &Value) -> (String, String, String) {
 #[tokio::test]
 async fn each_role_may_do_what_it_is_for_and_every_order_is_audited() {
     let rig = with_roles().start().await;
-    // The gateway has no callbacks: orders about one are refused for the role first.
+    // The gateway has no callbacks, and no key with the id `none`. Yet a token without the role is refused with 403
+    // first.
     let endpoints = r#"{"tenant":"lending"}"#;
     let orders = [
         ("pause_callbacks", "POST", "/v1/callbacks/pause", endpoints, "operator"),
@@ -106,7 +107,7 @@ async fn each_role_may_do_what_it_is_for_and_every_order_is_audited() {
     assert_eq!(purged.expect("a purge")["counts"], json!({"disk": 0, "memory": 0, "redis": 0}));
     assert!(!format!("{entries:?}").contains("317123456789"));
 
-    // A restart keeps them, and a page goes on where the one before ended.
+    // A restart keeps the entries, and a page begins after the last entry of the page before.
     let rig = rig.restart().await;
     assert_eq!(audited(&rig, "").await, entries);
     let first = rig.operator("GET", "/v1/audit?limit=5").send().await.json();
@@ -155,7 +156,7 @@ async fn the_audit_log_is_that_of_all_nodes() {
     assert_eq!(purge(&b).await.status, 200);
     let all = audited(&a, "").await;
     assert_eq!((all.len(), &all), (2, &audited(&b, "").await));
-    // Redis keeps nothing over its restart; what a node notes meanwhile is shared once it is back.
+    // This Redis loses its data at a restart. A node shares the entries that it wrote meanwhile once Redis is back.
     redis.kill();
     b.metric_becomes("iluma_gateway_redis_up", |up| up == 0.0).await;
     assert_eq!(purge(&b).await.status, 503);
@@ -166,7 +167,7 @@ async fn the_audit_log_is_that_of_all_nodes() {
     a.metric_becomes("iluma_gateway_redis_up", |up| up == 1.0).await;
     b.metric_becomes("iluma_gateway_redis_up", |up| up == 1.0).await;
     for _ in 0..500 {
-        // Those from before come back too, since each node has its own.
+        // The earlier entries come back too, because each node keeps its own entries.
         if audited(&a, "").await.len() == 3 {
             assert_eq!(short(&audited(&a, "").await[2]).2, "incomplete");
             b.stop().await;

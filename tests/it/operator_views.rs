@@ -1,4 +1,4 @@
-//! The views of operators: nodes, alarms, and the access log as it is written.
+//! Tests of the operators' views: the nodes, the alarms, and the access log as it is written.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -140,7 +140,7 @@ async fn what_needs_an_operator_is_an_alarm_until_it_is_over() {
     assert_eq!(rig.post("payments", BANK, bank(9)).send().await.status, 200);
     alarms_become(&rig, &["endpoint_backing_off", "quota_spent"]).await;
 
-    // A key that ends soon, until it is rotated.
+    // A key that ends soon is an alarm. Its successor ends at the same time, so only the revocation ends the alarm.
     let made = rig.operator("POST", "/v1/tenants/lending/keys").json(r#"{"expires_in":"10d"}"#).send().await.json();
     let raised = alarms_become(&rig, &["key_expires", "endpoint_backing_off", "quota_spent"]).await;
     assert_eq!(raised[0]["subject"], format!("lending/{}", made["id"].as_str().expect("an id")));
@@ -261,7 +261,7 @@ async fn each_node_shows_all_nodes_and_all_alarms() {
     assert_eq!(nodes(&a).await.len(), 3);
     assert_eq!(alarms(&a).await, Vec::<Value>::new());
 
-    // One that is cut off falls silent for the others, and says why itself.
+    // A node that is cut off is silent for the others. It shows the cause itself.
     proxy.spoil(Spoil::Swallow);
     let raised = alarms_become(&a, &["node_silent"]).await;
     assert_eq!((&raised[0]["subject"], &raised[0]["severity"]), (&json!("gateway-c"), &json!("critical")));
@@ -276,10 +276,10 @@ async fn each_node_shows_all_nodes_and_all_alarms() {
     );
     proxy.spoil(Spoil::Pass);
     alarms_become(&a, &[]).await;
-    // One that leaves is gone at once.
+    // A node that ends in good order is gone from the list at once.
     c.stop().await;
     assert_eq!(nodes(&a).await.len(), 2);
-    // An alarm of several nodes is one.
+    // The same alarm of several nodes is listed once.
     redis.kill();
     alarms_become(&b, &["redis_down"]).await;
     redis.run().await;
@@ -318,7 +318,7 @@ impl Live {
         self.text.lock().expect("text").clone()
     }
 
-    /// Returns the lines so far.
+    /// Returns the lines of the access log that came so far.
     fn lines(&self) -> Vec<String> {
         self.text().lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
     }
@@ -385,7 +385,7 @@ async fn the_number_of_those_who_follow_is_bounded_and_a_place_is_free_again() {
             if again.text().starts_with("HTTP/1.1 200") {
                 return;
             }
-            // The gateway finds out that a client has gone when it writes to it.
+            // The gateway notices that a client is gone when it writes a line to the client.
             rig.ask("lending", "GET", "/_gateway/usage").send().await;
         }
     };

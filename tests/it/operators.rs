@@ -1,4 +1,4 @@
-//! The admin listener: the shape of answers, and orders that outlive their client.
+//! Tests of the admin listener: the shape of answers, and orders that go on without their client.
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Redis, RedisProxy, Rig, Upstream, ask};
@@ -47,7 +47,7 @@ async fn metrics_are_compressed_for_a_client_that_accepts_it() {
     rig.stop().await;
 }
 
-/// Returns a gateway in a process of its own, and the address of its admin listener.
+/// Starts a gateway in a process of its own. Returns its folder, its process and the address of its admin listener.
 async fn running() -> (Folder, Program, std::net::SocketAddr) {
     let upstream = Upstream::agreeing().await;
     let folder = Folder::new(&upstream.url());
@@ -89,7 +89,8 @@ async fn an_order_runs_to_its_end_when_its_client_hangs_up() {
     assert!(!said.stderr.contains("317123456789012"), "{}", said.stderr);
 }
 
-/// The process is killed while Redis holds up the order.
+/// Kills the process while a proxy delays the order's command to Redis. The audit log must then show the order as
+/// interrupted.
 #[tokio::test]
 async fn an_order_that_a_kill_interrupts_is_in_the_audit_log_as_such() {
     let (upstream, redis) = (Upstream::agreeing().await, Redis::start().await);

@@ -1,4 +1,4 @@
-//! Output to a pipe that nobody reads, to a closed pipe, and to a full disk.
+//! Tests of output to a pipe that nobody reads, to a closed pipe, and to a full disk.
 
 use crate::support::process::Folder;
 use crate::support::{PATIENCE, ask, until};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// A program that ends with the test at the latest.
+/// A process that is killed when it is dropped, so that it ends with the test at the latest.
 struct Running(Child);
 
 impl Drop for Running {
@@ -21,7 +21,7 @@ impl Drop for Running {
     }
 }
 
-/// Fills a pipe that has no reader, for as long as the test lasts.
+/// Fills a pipe whose reading end is open and not read. A thread keeps it full until the test ends.
 async fn fill(mut pipe: PipeWriter) {
     let (written, counted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&written);

@@ -1,4 +1,4 @@
-//! Access to records: only an owner sees one; for all others it does not exist.
+//! Tests of the access to records: only an owner sees a record. For every other team it does not exist.
 
 use crate::support::{Answer, Ask, PATIENCE, Part, Redis, Rig, RigBuilder, Upstream};
 use bytes::Bytes;
@@ -35,8 +35,8 @@ impl Look {
     }
 }
 
-/// Makes a record on every row for `team`, waits until each is done, and returns every row on which an id is owner
-/// only.
+/// Makes a record of each kind for `team`, and waits until each is final. Returns every request about such a record
+/// that only its owner may make.
 async fn records(rig: &Rig, team: &str) -> Vec<Look> {
     let image = [
         Part::Text("type", "indonesia_ktp"),
@@ -151,7 +151,7 @@ async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
         for look in &looks {
             let answer = look.ask(&rig, "payments", &look.id).send().await;
             assert_eq!(answer.status, 200, "{settings}: {} {}: {}", look.method, look.path, answer.text());
-            // A capture that is pending again is not repeated.
+            // A recapture makes the record pending. The next recapture needs a finished one.
             if look.row == "recapture" {
                 finished(&rig, "payments", &format!("{CAPTURES}/{}", look.id)).await;
             }
@@ -160,7 +160,8 @@ async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
     }
 }
 
-/// The rest of a request reveals nothing either: it is not read before the owner is known.
+/// Checks that no header and no body makes the answers about another team's id and a missing id differ. They are not
+/// read before the owner is known.
 #[tokio::test]
 async fn no_directive_and_no_body_tells_another_teams_id_from_a_missing_one() {
     let rig = quick().start().await;
@@ -192,7 +193,7 @@ async fn no_directive_and_no_body_tells_another_teams_id_from_a_missing_one() {
     rig.stop().await;
 }
 
-/// A team that sent an identical request owns the record that it was answered with, with its own reference.
+/// Checks that a team whose request was a hit owns the answer's record too, with the reference of its own request.
 #[tokio::test]
 async fn who_shares_an_answer_reads_its_id_too() {
     let rig = quick().start().await;
@@ -211,7 +212,7 @@ async fn who_shares_an_answer_reads_its_id_too() {
     rig.stop().await;
 }
 
-/// A team that was answered while state could not be written owns the record once state can be written.
+/// Checks that a team that got a hit while state could not be written becomes an owner once state can be written.
 #[tokio::test]
 async fn an_owner_that_cannot_be_written_is_written_later() {
     let redis = Redis::start().await;
@@ -234,7 +235,8 @@ async fn an_owner_that_cannot_be_written_is_written_later() {
     rig.stop().await;
 }
 
-/// A failure reveals nothing about a record, and must not seem to; its text may be about another team's record.
+/// Checks that a failure about a record that is not known to be the team's keeps its status and loses its text. The
+/// text may be about another team's record.
 #[tokio::test]
 async fn a_failure_on_a_record_that_is_not_known_to_be_the_teams_keeps_its_status_and_loses_its_text() {
     for status in [401, 429, 500, 503] {
@@ -266,7 +268,8 @@ async fn a_failure_on_a_record_that_is_not_known_to_be_the_teams_keeps_its_statu
     }
 }
 
-/// A failure on the team's own record may quote its reference, which is shown without the prefix.
+/// Checks a failure about the team's own record. It may quote the reference, which is shown without the prefix. Another
+/// team's reference is removed.
 #[tokio::test]
 async fn a_failed_get_of_an_own_record_shows_nobodys_prefix() {
     for (given, shown) in [("lending:a", Some("a")), ("lending:", None), ("payments:a", None)] {
@@ -293,7 +296,7 @@ async fn a_failed_get_of_an_own_record_shows_nobodys_prefix() {
     }
 }
 
-/// An answer to a list request that is no list has no known owner.
+/// Checks that an answer to a list request that is no list is shown to no team, because its owner is unknown.
 #[tokio::test]
 async fn what_is_no_list_on_a_list_row_is_shown_to_nobody() {
     let upstream = Upstream::answering(|_| {

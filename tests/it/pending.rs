@@ -1,4 +1,4 @@
-//! Requests that are pending upstream, answers by id, and stale answers.
+//! Tests of requests that are pending upstream, of answers by id, and of stale answers.
 
 use crate::support::{Held, Redis, Rig, Upstream};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// Starts a simulator whose answers stay pending.
+/// Starts a gateway with a simulator whose answers stay pending.
 async fn pending() -> Rig {
     Rig::builder()
         .simulator(|options| {
@@ -47,14 +47,14 @@ async fn a_pending_request_is_shared_and_each_has_its_own_reference() {
     assert_eq!(rig.sim().stats().requests, 1);
     let saved = r#"iluma_gateway_upstream_calls_saved_total{how="shared",route="bank",tenant="payments"}"#;
     assert_eq!(rig.metric(saved).await, 1.0);
-    // Ten minutes are long enough for any bank.
+    // A pending answer is shared for ten minutes, which are long enough for any bank.
     rig.clock.advance(Duration::from_secs(600));
     let anew = rig.post("payments", BANK, account("1234567811", "d")).send().await;
     assert_eq!(anew.header("cache-status"), "iluma-gateway; fwd=uri-miss");
     rig.stop().await;
 }
 
-/// Clients that poll until there is an answer work as without the gateway, and pay once.
+/// Checks that a client that repeats its POST until there is a result gets the result, and that Iluma charges once.
 #[tokio::test]
 async fn who_asks_again_gets_the_answer_as_soon_as_there_is_one() {
     let rig = Rig::builder()
@@ -80,7 +80,7 @@ async fn who_asks_again_gets_the_answer_as_soon_as_there_is_one() {
     rig.stop().await;
 }
 
-/// An upstream that counts its calls, and answers about an id as the test sets it.
+/// An upstream that answers every request with the status and the body that the test sets.
 struct Ids {
     upstream: Upstream,
     status: Arc<AtomicU16>,
@@ -144,7 +144,7 @@ async fn polls_of_a_pending_id_make_one_call_a_second_and_a_final_answer_is_kept
 async fn an_answer_by_id_that_is_no_answer_is_not_kept() {
     let ids = ids().await;
     let rig = Rig::builder().upstream(ids.upstream.url()).start().await;
-    // One record is the team's own, so that only the answer decides whether it is stored; the other is not.
+    // The record `one` is the team's own, so only the answer decides if it is stored. The record `other` is not.
     rig.post("lending", BANK, account("12", "r")).send().await;
     ids.status.store(404, Ordering::SeqCst);
     ids.says(json!({"error_code": "DATA_NOT_FOUND", "message": "m"}));
@@ -158,7 +158,8 @@ async fn an_answer_by_id_that_is_no_answer_is_not_kept() {
     rig.stop().await;
 }
 
-/// The answer to a GET of the id becomes the answer to the request, only for the same version of the API.
+/// Checks that a final answer to a GET by id becomes the stored answer to the POST on every node. A GET in another
+/// version of the API does not count.
 #[tokio::test]
 async fn a_final_answer_by_id_ends_the_sharing_on_every_node() {
     let (redis, ids) = (Redis::start().await, ids().await);
@@ -250,7 +251,7 @@ async fn operators_orders_are_exact() {
     rig.stop().await;
 }
 
-/// One node behaves like several: a call in flight during the erasure of its person is not stored.
+/// Checks on a single node that the answer of a call that was in flight at the erasure of its person is not stored.
 #[tokio::test]
 async fn one_node_erases_what_it_holds_and_what_is_under_way() {
     let held = Held::start().await;

@@ -1,4 +1,4 @@
-//! The team portal: its sessions, what they open, and what its pages say.
+//! Tests of the team portal: its sessions, the requests that a session may make, and the content of its pages.
 
 use crate::support::{Answer, Rig, ask};
 use serde_json::Value;
@@ -10,7 +10,7 @@ const TEST: &str = "/_gateway/callbacks/test";
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const QUESTION: &str = r#"{"bank_code":"BCA","bank_account_number":"7263001","reference_id":"canary-reference"}"#;
 
-/// A browser with a session.
+/// A browser with a session: its cookie, and the CSRF token of its page, which orders must send.
 struct Browser {
     cookie: String,
     csrf: String,
@@ -41,7 +41,7 @@ fn is_login(answer: &Answer) -> bool {
     answer.text().contains("type=\"password\"") && !answer.text().contains("csrf-token")
 }
 
-/// Creates a key of the team `lending`, and returns its id and itself.
+/// Creates a key of the team `lending`. Returns the key's id and the key.
 async fn new_key(rig: &Rig) -> (String, String) {
     let made = rig.operator("POST", "/v1/tenants/lending/keys").json("{}").send().await.json();
     let text = |name: &str| made[name].as_str().expect("text").to_owned();
@@ -70,11 +70,11 @@ async fn a_team_logs_in_reads_its_own_api_and_logs_out() {
     assert_eq!(usage(&rig, &browser).await.json()["tenant"], "lending");
     let secret = ask("GET", rig.url("/_gateway/webhook_secret")).header("cookie", &browser.cookie).send().await;
     assert!(secret.json()["webhook_secret"].is_string());
-    // Iluma's routes are closed to a session, and so is everything without one.
+    // A session may not use Iluma's routes. A request without session and key is refused everywhere.
     let iluma = ask("POST", rig.url(BANK)).header("cookie", &browser.cookie).header("x-csrf-token", &browser.csrf);
     iluma.json(QUESTION).send().await.is_rejection(401, "INVALID_API_KEY");
     ask("GET", rig.url(USAGE)).send().await.is_rejection(401, "INVALID_API_KEY");
-    // Only the page itself logs out.
+    // A log-out needs the CSRF token of the page.
     let log_out = async |csrf: &str| {
         let order = ask("POST", rig.url("/_gateway/logout")).header("cookie", &browser.cookie);
         order.form(format!("csrf={csrf}")).send().await
@@ -126,7 +126,7 @@ async fn an_order_needs_the_pages_value_or_the_hosts_own_origin() {
     ] {
         let order = ask("POST", rig.url(TEST)).header("cookie", &browser.cookie).header(field, value);
         let answer = order.json(r#"{"type":"NAME_VALIDATOR_REQUEST"}"#).send().await;
-        // The team has no URL: an order that is accepted ends there.
+        // The team has no callback URL, so an accepted order is answered 404.
         assert_eq!(answer.status, if accepted { 404 } else { 401 }, "{field}: {value}");
         let reason = if accepted { "no_callback_url" } else { "missing_key" };
         assert_eq!(answer.header("x-gateway-error"), reason, "{field}: {value}");

@@ -1,5 +1,5 @@
-//! No personal data and no key leaves its place: none is in logs, metrics and the gateway's own errors, the account's
-//! key never reaches a team, and a team's key never reaches Iluma.
+//! Tests that personal data and keys do not leak. Logs, metrics and the gateway's own errors contain neither. The
+//! account's key never reaches a team, and a team's key never reaches Iluma.
 
 use crate::support::{Answer, Ask, Part, Rig, Upstream, ask, folder, raw, until};
 use base64::Engine as _;
@@ -24,7 +24,8 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const IMAGES: &str = "/v1/identity/id_card_images";
 const CODES: &str = "/bank/available_bank_codes";
 
-/// The planted texts, each in a typical position: found anywhere else, it leaked.
+/// The planted texts. Requests and answers of upstream have them in typical positions. A text that is found in a log,
+/// in the metrics, or in an error of the gateway has leaked.
 const CANARIES: [&str; 19] = [
     "7355608000155",    // an account number
     "3175098765432101", // a NIK
@@ -47,7 +48,7 @@ const CANARIES: [&str; 19] = [
     "zkanari-member",       // a member's name
 ];
 
-/// A gateway in any process, and the key of a team.
+/// The addresses of a gateway, in this process or another one, and the key of a team.
 struct Target {
     server: SocketAddr,
     admin: SocketAddr,
@@ -131,7 +132,7 @@ impl Target {
             ask("POST", self.url(BANK)).header("authorization", "zkanari_wrong_key").json(bank),
             ask("POST", self.url(BANK)).header("authorization", "Basic zkanari_wrong_key").json(bank),
             ask("POST", self.url("/v9/zkanari-segment")).json(bank),
-            // This request goes to the other listener.
+            // These requests go to the admin listener.
             ask("GET", format!("http://{}/v1/zkanari-segment?zkanari-query", self.admin))
                 .header("authorization", "Bearer zkanari_wrong_key"),
             ask("POST", format!("http://{}/metrics?zkanari-query", self.admin)).body("Zkanarigiven"),
@@ -177,7 +178,7 @@ async fn finished(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     got
 }
 
-/// Asserts that a text contains no planted text, in any spelling.
+/// Checks that a text contains no planted text, in any letter case or as a Basic credential in base64.
 #[track_caller]
 fn is_clean(what: &str, text: &str) {
     let lower = text.to_ascii_lowercase();
@@ -400,7 +401,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("gzip")
 }
 
-/// Returns a body as a team reads it.
+/// Returns the body of an answer as text, after decoding if it is in gzip.
 fn decoded(answer: &Answer) -> String {
     if answer.header("content-encoding") != "gzip" {
         return answer.text();
@@ -433,10 +434,10 @@ const ROUTES: [(&str, &str); 9] = [
     ("GET", "/health"),
 ];
 
-/// The record that the rows above name.
+/// The record of the paths with ids in [`ROUTES`], as upstream answers it.
 const RECORD: &str = r#"{"id":"a"}"#;
 
-/// Rows whose answers teams share: Iluma receives a head that the gateway made.
+/// The paths whose answers teams share. For these calls the gateway makes the headers, and forwards none of a caller.
 const SHARED: [&str; 3] = [BANK, CFT, CODES];
 
 /// Starts a gateway whose team `lending` owns every record of its upstream.
@@ -578,8 +579,8 @@ async fn a_teams_key_never_reaches_iluma() {
     rig.stop().await;
 }
 
-/// The headers that never leave: cookies, trace context, hop-by-hop headers, those that `connection` names, and
-/// overrides.
+/// The headers that are never forwarded to Iluma: cookies, trace context, hop-by-hop headers, headers that `connection`
+/// names, and headers that override the method or the path.
 const STRIPPED: [(&str, &str); 25] = [
     ("cookie", "session=zkanari"),
     ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
@@ -711,7 +712,7 @@ async fn a_request_id_is_the_callers_if_it_is_a_uuid() {
     tokio::time::timeout(Duration::from_secs(5), rig.stop()).await.expect("an end");
 }
 
-/// Some frameworks take the path from `x-override-url`.
+/// Checks that `x-override-url` is stripped too. Some frameworks take the path from it.
 #[tokio::test]
 async fn the_last_override_header_is_stripped_on_the_way_there() {
     let upstream = Upstream::answering(|_| Response::new(Full::from(RECORD))).await;

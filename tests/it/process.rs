@@ -1,4 +1,4 @@
-//! The built program from an operator's view: exit codes, messages, signals, files.
+//! Tests of the built program from an operator's view: exit codes, messages, signals, files.
 
 use crate::support::process::{Folder, once, started};
 use crate::support::tls::Authority;
@@ -36,7 +36,7 @@ async fn reloads(at: SocketAddr, outcome: &str) -> f64 {
     text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0.0)
 }
 
-/// Waits until a reload was counted.
+/// Waits until `times` reloads with this outcome were counted.
 async fn reloaded(at: SocketAddr, outcome: &str, times: f64) {
     let look = async {
         while reloads(at, outcome).await < times {
@@ -87,7 +87,7 @@ async fn check_names_every_fault_with_its_key() {
         assert!(faults.lines().any(|line| line.starts_with(key)), "{key}: {faults}");
     }
     assert!(!faults.contains("my-root-key-is-a-secret"), "{faults}");
-    // The process serves nothing with these secrets.
+    // The command `run` refuses the same file.
     let said = folder.once("run").await;
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("tenants.lending.account: no such account \"liv\""), "{said:?}");
@@ -124,7 +124,7 @@ async fn the_examples_in_the_repository_are_good() {
     ] {
         folder = folder.env(name, "iluma_live_0123456789");
     }
-    // The addresses have no server, which is a warning and no fault.
+    // No server listens at these addresses. This is a warning, not a fault.
     for name in ["ILUMA_GATEWAY_REDIS_URL", "ILUMA_GATEWAY_REDIS_CACHE_URL"] {
         folder = folder.env(name, "redis://gateway:secret@127.0.0.1:1/0");
     }
@@ -246,7 +246,7 @@ async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
         let mut program = folder.run();
         let (server, ops) = program.listening().await;
         assert_eq!(admin(ops, "/readyz").await.status, 200);
-        // One connection waits for its answer, the other is only open.
+        // One connection waits for its answer, and the other one is idle.
         let mut busy = in_flight(server, &held).await;
         let mut idle = Wire::connect(server).await;
         idle.send("GET /businesses HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -486,7 +486,7 @@ async fn simulate_serves_a_small_iluma() {
 
 #[tokio::test]
 async fn an_upstream_that_answers_in_parts_is_no_reason_to_drop_a_request_in_a_drain() {
-    // The head was sent, the body was not: this is in flight too.
+    // Upstream sends the head and later the body of the answer. Meanwhile the request is in flight.
     let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let gate = std::sync::Arc::clone(&go);
     let upstream = Upstream::on_connection(move |stream| {
@@ -555,7 +555,7 @@ async fn operators_purge_and_erase_by_command() {
     assert!(!line.contains("BCA") && line.contains("memory"), "{line}");
 }
 
-/// The gateway's own commands send the header that a listener behind load balancers wants.
+/// Checks that the gateway's own commands send the header of the PROXY protocol to an admin listener that requires it.
 #[tokio::test]
 async fn orders_reach_an_admin_listener_that_wants_the_proxy_protocol() {
     let folder = Folder::new("http://127.0.0.1:9");

@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2, TLS, proxies and streams, on both sides of the gateway.
+//! Tests of HTTP/1.1 and HTTP/2, TLS, proxies and streams, on both sides of the gateway.
 
 use crate::support::h2::{AnyBody, frames, speak, whole};
 use crate::support::tls::{Authority, connect, secure_upstream};
@@ -128,7 +128,7 @@ async fn a_handshake_that_stops_half_way_is_not_waited_for() {
     rig.stop().await;
 }
 
-/// Returns true if a request over this connection is answered.
+/// Returns true if a request over this connection is answered 200; false if the connection or the handshake failed.
 async fn is_served(rig: &Rig, stream: std::io::Result<tokio_rustls::client::TlsStream<TcpStream>>) -> bool {
     // With TLS 1.3 a client learns only from the first read that its certificate was refused.
     let Ok(stream) = stream else { return false };
@@ -591,7 +591,7 @@ async fn a_proxy_that_refuses_is_a_503() {
     rig.stop().await;
 }
 
-/// A proxy that never answers its CONNECT is bounded by the connect timeout.
+/// Checks that the connect timeout bounds the wait for a proxy that never answers its CONNECT.
 #[tokio::test]
 async fn a_proxy_that_says_nothing_is_a_503() {
     let silent = Upstream::on_connection(|stream| async move {
@@ -606,14 +606,14 @@ async fn a_proxy_that_says_nothing_is_a_503() {
 
 const LARGE: usize = 64 * MEBIBYTE;
 
-/// The largest amount of data in the kernel buffers of two loopback connections with the system's usual settings, plus
+/// The largest number of bytes in the kernel buffers of two loopback connections with the system's usual settings, plus
 /// a margin.
 const IN_BETWEEN: usize = 32 * MEBIBYTE;
 
 /// The time without progress after which a stream counts as stopped.
 const STANDSTILL: Duration = Duration::from_millis(400);
 
-/// Returns a part that differs from all others.
+/// Returns 64 KiB for the part with the number `n` of a large body. Each part is different.
 fn part(n: usize) -> Vec<u8> {
     let mut part = vec![b'.'; 64 << 10];
     part[..8].copy_from_slice(&n.to_be_bytes());

@@ -1,4 +1,5 @@
-//! Load balancers in front of the gateway: whose word counts about the client, and what of it goes on.
+//! Tests with load balancers in front of the gateway. The gateway takes the client's address from trusted ones only,
+//! and forwards nothing about them to Iluma.
 
 use crate::support::{Held, Rig, Upstream, ask, raw};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Redis servers that can't be used: real ones, each reported with its cause and the configuration key.
+//! Tests with real Redis servers that can't be used: each is reported with its cause and the configuration key.
 
 use crate::support::process::Folder;
 use crate::support::tls::Authority;
@@ -15,7 +15,8 @@ fn names() -> KeySpace {
     KeySpace::new(&[1; 32])
 }
 
-/// Tries to use a Redis: returns true if it answers, false if it can't be reached in time.
+/// Tries to use a Redis. Returns true if it answers, false if it can't be reached in time, and an error with the cause
+/// if it can't be used.
 async fn used(url: &str, extra_ca: Option<Vec<u8>>) -> Result<bool, Cause> {
     let target = RedisTarget::of_url("state.redis.url", url.into(), extra_ca);
     let client = RedisClient::new(&target, names(), &[names().changes_channel()]).expect("a URL");
@@ -138,7 +139,7 @@ async fn keys_from_before_layouts_had_numbers_are_refused_by_name() {
     assert!(said.contains(prefix) && said.contains("FLUSHDB"), "{said}");
 }
 
-/// Returns a folder whose gateway uses these two Redis.
+/// Returns the folder of a gateway whose configuration has the URLs of two Redis: one for state, and one for the cache.
 fn sharing(state: &str, cache: &str) -> Folder {
     let folder = Folder::new("http://127.0.0.1:9").env("STATE", state).env("CACHE", cache);
     let redis = "redis = { url = { env = \"STATE\" }, cache_url = { env = \"CACHE\" } }\n[accounts.live]";
@@ -172,11 +173,11 @@ async fn the_log_names_a_password_that_was_changed_while_the_gateway_ran() {
     let mut connection = redis::Client::open(format!("redis://:right@{}/", redis.addr()))
         .and_then(|client| client.get_connection())
         .expect("a connection");
-    // A connection that also hears messages is of another type.
+    // For Redis, a connection with subscriptions has the type `pubsub`.
     for kind in ["normal", "pubsub"] {
         cmd("CLIENT").arg("KILL").arg("TYPE").arg(kind).exec(&mut connection).expect("others are cut off");
     }
-    // Either is found first.
+    // Either of the two URLs may be reported first.
     for url in ["state.redis.url", "state.redis.cache_url"] {
         let is_named = || program.stderr_lines("NOAUTH").iter().any(|line| line.contains(&format!("\"{url}\"")));
         until(&format!("a line names NOAUTH and {url}"), is_named).await;

@@ -1,4 +1,5 @@
-//! The client of a real Redis: its connection breaks and returns, whatever happens to the server.
+//! Tests of the Redis client with a real Redis: the client is down while the server fails, and connects again
+//! afterwards.
 
 use crate::support::{PATIENCE, Redis};
 use iluma_gateway::base::tasks::Tasks;
@@ -11,7 +12,7 @@ fn names() -> KeySpace {
     KeySpace::new(&[1; 32])
 }
 
-/// A client that is kept until the test ends.
+/// A Redis client whose background tasks keep its connections. They end when this is dropped.
 struct Kept {
     link: RedisClient,
     stop: CancellationToken,

@@ -1,4 +1,4 @@
-//! Teams notice no fault of Redis: there are no errors and no waits, and operation is normal again soon afterwards.
+//! Tests that teams notice no fault of Redis: no request fails or waits, and operation is normal again soon afterwards.
 //!
 //! Two gateways share a Redis while teams send requests without a pause. In the middle a fault begins, lasts until it
 //! was noticed and many requests have passed, and ends.
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 
-/// The time that a request may wait for Redis, plus the delays of a busy machine. It is far below the wait without the
-/// bound: the client notices a Redis that hangs after a second at the earliest.
+/// The longest wait of a request for Redis: 50 ms, plus 700 ms for the delays of a busy machine. Without a bound a
+/// request would wait longer: the client notices a Redis that hangs only after a second.
 const BOUND: Duration = Duration::from_millis(50 + 700);
 /// The time for which a lease holds without renewal.
 const LEASE: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ const RECOVERY: Duration = Duration::from_secs(5);
 /// The smallest number of answers during a fault.
 const MANY: usize = 150;
 
-/// The addresses at which teams reach a node.
+/// The URLs of a node's listeners, and the keys of its two teams.
 #[derive(Clone)]
 struct Door {
     url: String,
@@ -41,7 +41,7 @@ impl Door {
         Self { url: node.url(""), ready: node.admin_url("/readyz"), keys }
     }
 
-    /// Returns the request with this number, and the reference that belongs in its answer.
+    /// Returns the request with this number, and the reference that its answer must have (JSON null for none).
     fn question(&self, number: usize, reference: &str) -> (Ask, Value) {
         let post = |path: &str, body: &Value| {
             ask("POST", format!("{}{path}", self.url)).key(&self.keys[reference.len() % 2]).json(body.to_string())
@@ -58,7 +58,8 @@ impl Door {
     }
 }
 
-/// Sends the request, and checks that the simulator gave the answer.
+/// Sends the request with this number. Checks that the answer is 200, has the request's reference, and is no error of
+/// the gateway.
 async fn asked(node: &Door, number: usize, reference: &str) {
     let (ask, expected) = node.question(number, reference);
     let answer = ask.try_send().await;
@@ -122,7 +123,7 @@ impl Scene {
         scene
     }
 
-    /// Waits until both nodes have noticed the fault, and then until many more requests were answered.
+    /// Waits until both nodes have noticed the fault, and then until [`MANY`] more requests were answered.
     async fn is_felt(&mut self) {
         let Self { nodes, teams, .. } = self;
         let all = futures_util::future::join_all(
@@ -132,7 +133,7 @@ impl Scene {
         self.lasts().await;
     }
 
-    /// Waits until many more requests were answered.
+    /// Waits until [`MANY`] more requests were answered.
     async fn lasts(&mut self) {
         let answered = Arc::clone(&self.answered);
         let before = answered.load(Ordering::SeqCst);
@@ -140,7 +141,8 @@ impl Scene {
         while_asking(&mut self.teams, all).await;
     }
 
-    /// Checks that the other node has each answer that one node gets from here on.
+    /// Waits until an answer that one node got is a hit at the other node. The requests have new numbers from `first`
+    /// on.
     async fn is_well(&self, first: usize) {
         let [a, b] = &self.doors;
         let both_ways = async {
@@ -158,8 +160,8 @@ impl Scene {
         assert!(tokio::time::timeout(PATIENCE, both_ways).await.is_ok(), "what one node is told the other never knows");
     }
 
-    /// Purges. While both processors are busy an answer of Redis may exceed a request's 50 ms, and then the circuit is
-    /// open for a moment: the purge reports that, and is repeated.
+    /// Purges the watchlist answers, and repeats the order while its answer says that Redis was not reached. On a busy
+    /// machine an answer of Redis may take longer than 50 ms, and then the circuit is open for a moment.
     async fn purges(&self) {
         let done = async {
             loop {
@@ -316,7 +318,7 @@ async fn a_redis_that_answers_garbage() {
     scene.recovers().await;
 }
 
-/// Each answer is a valid one of Redis, but to another command. The client can't recognise that as a fault of Redis.
+/// Checks valid answers of Redis that belong to other commands. The client can't recognise them as a fault of Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_answers_what_was_not_asked() {
     let redis = Redis::start().await;
@@ -342,7 +344,7 @@ async fn a_redis_that_answers_what_was_not_asked() {
 /// The kinds of the cache's keys in Redis, as their names contain them.
 const KINDS: [&str; 7] = ["lease", "entry", "landed", "wanted", "pending", "tag", "erased"];
 
-/// Replaces the cache's values of these kinds in Redis by the values that `spoil` makes of them.
+/// Calls `spoil` with each key of these kinds in Redis. Returns the number of these keys.
 fn replace_all(redis: &Redis, kinds: &[&str], mut spoil: impl FnMut(&mut redis::Connection, &[u8])) -> usize {
     let mut connection = redis.connection();
     let keys: Vec<Vec<u8>> = cmd("KEYS").arg("*").query(&mut connection).expect("keys");
@@ -380,8 +382,7 @@ async fn a_redis_whose_values_are_damaged() {
     let mut scene = Scene::start(&redis.url()).await;
     let (mut before, mut damaged) = (Vec::new(), 0);
     for round in 0..20 {
-        // A lease that its holder does not recognise counts as that of a dead node, which costs other nodes time. It is
-        // not a spoiled value.
+        // Leases are left out: a damaged lease counts as the lease of a dead node, and other nodes wait for its end.
         replace_all(&redis, &KINDS[1..], |connection, key| {
             // A value that is no string stays.
             let Ok(value) = cmd("GET").arg(key).query::<Vec<u8>>(connection) else { return };
@@ -408,7 +409,7 @@ fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// A foreign lease that would last for ever: another program's, or a damaged one.
+/// Checks that a lease without an end, from another program or damaged, makes nobody wait for ever.
 #[tokio::test]
 async fn what_is_no_lease_of_ours_keeps_nobody_waiting() {
     let redis = Redis::start().await;
@@ -431,7 +432,7 @@ async fn what_is_no_lease_of_ours_keeps_nobody_waiting() {
     a.stop().await;
 }
 
-/// Each spoiled value is a miss, is counted, and is replaced by a valid one.
+/// Checks that each spoiled value is a miss, is counted, and is replaced by a valid one.
 #[tokio::test]
 async fn a_value_that_was_damaged_or_moved_is_a_miss_that_is_counted() {
     let redis = Redis::start().await;
@@ -475,8 +476,8 @@ async fn a_value_that_was_damaged_or_moved_is_a_miss_that_is_counted() {
     }
 }
 
-/// Another program's values replace the keys that all nodes share: a purge still reaches every node, and a person whose
-/// index was overwritten is still found.
+/// Checks orders after another program overwrote the keys that all nodes share. A purge still reaches every node. An
+/// erasure still finds a person whose index was overwritten.
 #[tokio::test]
 async fn orders_are_carried_out_over_what_another_program_left() {
     let redis = Redis::start().await;
@@ -507,7 +508,7 @@ async fn orders_are_carried_out_over_what_another_program_left() {
     for tag in redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:tag:*")) {
         redis.ask::<()>(cmd("SET").arg(tag).arg("not ours"));
     }
-    // An erasure could not find it there, so it is not stored.
+    // An erasure could not find this answer by the overwritten index, so it is not stored.
     b.post("lending", BANK, account("1234567855", "x")).header("cache-control", "no-cache").send().await;
     let order = json!({"bank_code": "BCA", "bank_account_number": "1234567855"}).to_string();
     let erased = a.operator("POST", "/v1/erase").json(order).send().await;
@@ -518,10 +519,10 @@ async fn orders_are_carried_out_over_what_another_program_left() {
     a.stop().await;
 }
 
-/// Any answer.
+/// An answer of Redis of any type.
 type Anything = redis::Value;
 
-/// A client that has its answer occupies no slot any more, however long Redis takes to be told of it.
+/// Checks that an answered request does not count as in flight any more while the node still tells Redis about it.
 #[tokio::test]
 async fn telling_other_nodes_takes_no_place_of_the_team() {
     let redis = Redis::start().await;
@@ -537,7 +538,7 @@ async fn telling_other_nodes_takes_no_place_of_the_team() {
     rig.stop().await;
 }
 
-/// A failed call causes no further call by its waiters, on whichever node they waited.
+/// Checks that a failed call answers all waiting requests on both nodes, and that these make no further call.
 #[tokio::test]
 async fn a_call_that_breaks_is_everybodys_failure_on_every_node() {
     let redis = Redis::start().await;
@@ -574,7 +575,8 @@ async fn a_call_that_breaks_is_everybodys_failure_on_every_node() {
     a.stop().await;
 }
 
-/// Numbers of changes grow even if Redis lost them: a call from before an erasure is not stored after it.
+/// Checks that the numbers of changes grow even if Redis loses them. So the answer of a call that began before an
+/// erasure is not stored after it.
 #[tokio::test]
 async fn an_erasure_after_redis_was_emptied_is_heeded_by_what_was_under_way_before() {
     let redis = Redis::start().await;
@@ -598,7 +600,7 @@ async fn an_erasure_after_redis_was_emptied_is_heeded_by_what_was_under_way_befo
     assert_eq!(redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len(), 0);
 }
 
-/// No node waits for a node that ended.
+/// Checks that an erasure does not wait for a node that ended in good order.
 #[tokio::test]
 async fn a_node_that_has_ended_is_not_missed() {
     let redis = Redis::start().await;

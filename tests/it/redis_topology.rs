@@ -1,4 +1,5 @@
-//! Redis behind sentinels and in a cluster, with real servers: the client locates the gateway's keys, and follows them.
+//! Tests with real Redis servers behind sentinels and in a cluster: the client finds the server that has the gateway's
+//! keys, and follows when another server takes them over.
 
 use crate::support::{Cluster, PATIENCE, Program, Redis, Sentinels, Topology};
 use iluma_gateway::base::tasks::Tasks;
@@ -11,10 +12,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The time in which the gateway must use a new primary.
+/// The longest time until the client uses a new primary.
 const BACK: Duration = Duration::from_secs(5);
 
-/// A client that is kept until the test ends.
+/// A Redis client whose background tasks keep its connections. They end when this is dropped.
 struct Kept {
     client: RedisClient,
     stop: CancellationToken,
@@ -36,7 +37,7 @@ impl Kept {
         written.is_ok()
     }
 
-    /// Waits until a write succeeds, at most for the time in which the gateway must be back.
+    /// Waits until a write succeeds. Fails if this takes longer than [`BACK`] from `since` on.
     async fn is_back(&self, since: Instant) {
         while !self.writes().await {
             assert!(since.elapsed() < BACK, "not back after {:?}: {:?}", since.elapsed(), self.client.cause());
@@ -123,7 +124,8 @@ async fn in_a_cluster_a_promotion_is_followed_within_5_s() {
     assert!(written(&all.nodes[all.owner()]), "to the new owner");
 }
 
-/// The key by which a wrong root key is noticed is the only one outside the slot of the others.
+/// Checks that a command about a key in another slot goes to the node of this slot. The gateway has one such key, by
+/// which it notices a wrong root key.
 #[tokio::test]
 async fn in_a_cluster_a_command_about_a_key_in_another_slot_goes_to_its_node() {
     let all = Topology::Cluster(Cluster::start(Program::Redis, 3).await);

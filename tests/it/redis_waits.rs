@@ -1,8 +1,8 @@
-//! Commands to Redis for the benefit of other nodes delay no request here; commands whose answer is needed are waited
-//! for.
+//! Tests of the waits for Redis. A command that only informs other nodes delays no request of this node. A command
+//! whose answer is needed is waited for.
 //!
-//! A proxy holds a command to the Redis of the cache; everything else uses another Redis. No command is held for as
-//! long as a second, after which a node would give that Redis up.
+//! A proxy holds a command to the Redis of the cache; everything else uses another Redis. Each command is held for less
+//! than a second, because after a second a node would count that Redis as out.
 
 use crate::support::{Answer, Redis, RedisProxy, Rig, RigBuilder, Spoil, Upstream, until};
 use bytes::Bytes;
@@ -15,16 +15,17 @@ use std::time::Duration;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 
-/// The bytes of a command that tells other nodes that a call has ended; no other command has them.
+/// Bytes of the command by which a node tells other nodes that a call has ended. No other command contains them.
 const TELLS: &[u8] = b"results\r\n";
-/// The time for which the node tries to tell it. A request that waited for it would take as long.
+/// The longest time for which a node tries to send that command. A request that waited for the command would take as
+/// long.
 const TELLING: Duration = Duration::from_secs(1);
 
 fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// Starts an upstream whose requests are pending until their first GET.
+/// Starts an upstream that answers every POST with a pending record, and every GET with the completed record.
 async fn upstream() -> Upstream {
     Upstream::answering(|heard| {
         let body: &[u8] = match heard.method.as_str() {
@@ -37,7 +38,7 @@ async fn upstream() -> Upstream {
     .await
 }
 
-/// Starts a node whose cache has a Redis of its own, behind a proxy.
+/// Returns the builder of a node whose cache has a Redis of its own, behind a proxy.
 fn node(main: &Redis, proxy: &RedisProxy, upstream: &Upstream) -> RigBuilder {
     let redis = r#"redis = { url = { env = "REDIS" }, cache_url = { env = "CACHE" } }"#;
     let rig = Rig::builder().secret("REDIS", &main.url()).secret("CACHE", &proxy.url()).upstream(upstream.url());
@@ -45,7 +46,7 @@ fn node(main: &Redis, proxy: &RedisProxy, upstream: &Upstream) -> RigBuilder {
     rig.tenant("payments", "upstream_calls_per_day = 1")
 }
 
-/// Checks that the answer came while the command was held.
+/// Waits until the proxy holds the command, and checks by the access log that the answer did not wait for it.
 async fn was_not_kept_waiting(node: &Rig, proxy: &RedisProxy, answer: &Answer) {
     proxy.holds().await;
     let id = answer.header("x-request-id").to_owned();
@@ -62,7 +63,7 @@ async fn a_final_answer_takes_the_place_of_pending_before_other_nodes_are_told()
     let proxy = RedisProxy::to(cache.addr()).await;
     let node = node(&main, &proxy, &upstream).start().await;
     assert_eq!(node.post("lending", BANK, account("12", "a")).send().await.json()["status"], "PENDING");
-    // This is the last command about the call.
+    // The key of the pending answer comes with the last command about the call.
     until("it is noted", || !cache.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:pending:*")).is_empty()).await;
     proxy.hold(TELLS);
     let told = node.ask("lending", "GET", &format!("{BANK}/one")).send().await;
@@ -93,7 +94,8 @@ async fn who_is_refused_does_not_wait_until_the_lead_is_given_up() {
     node.stop().await;
 }
 
-/// An entry that is stored earlier would not be found by any node.
+/// Checks that a node serves only after it has read the epochs and changes in Redis. No node would find an entry that
+/// it stored before.
 #[tokio::test]
 async fn a_node_serves_once_it_knows_what_the_others_know() {
     let (main, cache, upstream) = (Redis::start().await, Redis::start().await, upstream().await);
@@ -106,7 +108,7 @@ async fn a_node_serves_once_it_knows_what_the_others_know() {
         _ = &mut starts => panic!("it serves without having looked"),
         () = proxy.holds() => {}
     }
-    // The measured time is that of another node, which has nothing to wait for.
+    // Another node, whose command is not held, starts and ends meanwhile.
     let free = RedisProxy::to(cache.addr()).await;
     // The node has root keys of its own, so it has a state of its own.
     let state = Redis::start().await;
@@ -116,7 +118,7 @@ async fn a_node_serves_once_it_knows_what_the_others_know() {
     starts.await.stop().await;
 }
 
-/// A lease that was granted in an answer that never arrived is released, and not waited for until its end.
+/// Checks that a node releases a lease that Redis granted in an answer that never arrived.
 #[tokio::test]
 async fn what_redis_gave_without_our_hearing_of_it_is_given_back() {
     let (main, cache, upstream) = (Redis::start().await, Redis::start().await, upstream().await);

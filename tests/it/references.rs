@@ -1,5 +1,5 @@
-//! References and secrets on the wire: the parts of a request that Iluma receives, and the parts of an answer that a
-//! team receives.
+//! Tests of references and secrets on the wire: in the requests that Iluma receives, and in the answers that a team
+//! receives.
 
 use crate::support::{Rig, Upstream};
 use bytes::Bytes;
@@ -23,8 +23,8 @@ fn last(upstream: &Upstream) -> (String, Value) {
     (last.target.clone(), serde_json::from_slice(&last.body).unwrap_or_default())
 }
 
-/// Iluma may read a reference in the query and in the body: neither passes without the prefix, and both together are
-/// refused.
+/// Checks references in the query of a bank request, because Iluma may read them there too. Without the prefix none
+/// passes in the query or in the body. A request with both is refused.
 #[tokio::test]
 async fn a_reference_in_the_query_of_a_bank_question_has_the_prefix() {
     let upstream = Upstream::agreeing().await;
@@ -42,7 +42,7 @@ async fn a_reference_in_the_query_of_a_bank_question_has_the_prefix() {
 }
 
 const FOREIGN: &str = r#"{"reference_id":"payments:x"}"#;
-/// The first reference is none: the second one must be looked at all the same.
+/// A body with two references. The first one is no text, and the gateway must still check the second one.
 const TWICE: &str = r#"{"reference_id":[],"reference_id":"payments:x"}"#;
 
 fn zipped(text: &str) -> Vec<u8> {
@@ -54,7 +54,7 @@ fn zipped(text: &str) -> Vec<u8> {
 const FOREIGN_PART: &str =
     "--b\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\npayments:x\r\n--b--\r\n";
 
-/// One rule holds for all rows on which a reference passes unchanged, and for accounts without prefixes.
+/// Checks the rule on all routes on which a reference passes unchanged, and for accounts without prefixes.
 #[tokio::test]
 async fn no_reference_passes_with_another_teams_prefix() {
     let upstream = Upstream::agreeing().await;
@@ -70,7 +70,7 @@ async fn no_reference_passes_with_another_teams_prefix() {
             let refused = rig.post("lending", &format!("{path}?reference_id=payments:x"), "{}").send().await;
             assert_eq!(refused.header("x-gateway-error"), "foreign_reference", "{path}: {}", refused.text());
             assert_eq!(upstream.heard().len(), before, "{path}: nothing was sent");
-            // Twice, escaped, as a form, and in parts.
+            // The reference is the second of two, escaped, in a form, or in a multipart body.
             for (kind, body) in [
                 ("application/json", r#"{"reference_id":"a","reference_id":"payments:x"}"#),
                 ("application/json", r#"{"reference\u005fid":"\u0070ayments\u003ax"}"#),
@@ -90,7 +90,7 @@ async fn no_reference_passes_with_another_teams_prefix() {
     }
 }
 
-/// A synchronous row takes every body in which no reference can hide, and Iluma judges it.
+/// Checks that a synchronous route forwards every body in which no reference can hide, and refuses the others.
 #[tokio::test]
 async fn a_synchronous_row_refuses_bodies_in_which_a_reference_can_hide() {
     let upstream = Upstream::agreeing().await;
@@ -118,7 +118,7 @@ async fn a_synchronous_row_refuses_bodies_in_which_a_reference_can_hide() {
     for path in [KTP, FACE, CFT] {
         for (kind, encoding, body, reason) in [
             ("application/json", "gzip", zipped(FOREIGN), "foreign_reference"),
-            // A server that ignores the encoding reads it in clear.
+            // A server that ignores the encoding reads the body in clear.
             ("application/json", "gzip", FOREIGN.as_bytes().to_vec(), "foreign_reference"),
             ("application/json", "gzip", TWICE.as_bytes().to_vec(), "malformed_reference"),
             ("application/json", "zstd", zipped(FOREIGN), "encoded_body"),
@@ -150,7 +150,8 @@ async fn a_synchronous_row_refuses_bodies_in_which_a_reference_can_hide() {
     rig.stop().await;
 }
 
-/// Iluma gets a body without a type as what the gateway read: the answer is shared with others.
+/// Checks that Iluma gets a body without a content type as JSON, as the gateway has read it. Other teams may share the
+/// answer.
 #[tokio::test]
 async fn a_shared_question_without_a_type_is_sent_as_json() {
     let upstream = Upstream::agreeing().await;
@@ -164,7 +165,8 @@ async fn a_shared_question_without_a_type_is_sent_as_json() {
     rig.stop().await;
 }
 
-/// A request with one reading is accepted, and all others are refused before anything is sent.
+/// Checks that a request that can be read in two ways is refused before anything is sent. A request with a single
+/// reading is accepted.
 #[tokio::test]
 async fn a_question_has_one_reading_or_is_refused() {
     let upstream = Upstream::agreeing().await;
@@ -214,7 +216,7 @@ async fn a_question_has_one_reading_or_is_refused() {
     rig.stop().await;
 }
 
-/// Iluma's answers show no secret of any account, in any spelling.
+/// Checks that no answer of Iluma shows a team a secret of any account, in any spelling.
 #[tokio::test]
 async fn no_answer_shows_a_key_or_a_token() {
     const KEY: &str = "iluma_development_KEYTESTONLY";

@@ -1,4 +1,5 @@
-//! `state.redis.replicas`: a callback is acknowledged, and an idempotency key claimed, only once so many replicas have it.
+//! Tests of `state.redis.replicas`: a callback is acknowledged, and an idempotency key is claimed, only once this
+//! number of replicas has it.
 
 use crate::support::process::Folder;
 use crate::support::{Cluster, PATIENCE, Program, Redis, Rig, Sentinels, Topology, Upstream, until};
@@ -18,7 +19,7 @@ async fn replica(of: &Redis) -> Redis {
     let port = of.addr().port().to_string();
     let replica =
         Redis::with(&["--save", "", "--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port]).await;
-    // The primary learns it after the replica does.
+    // The primary knows this a moment later than the replica.
     until("the replica is in sync", || of.ask::<String>(cmd("INFO").arg("replication")).contains("state=online")).await;
     replica
 }
@@ -45,8 +46,8 @@ async fn a_callback_is_refused_until_the_replica_has_it_and_its_repeat_is_too() 
     assert_eq!(posted(&rig, "a-first").await, 200);
     follower.pause();
     assert_eq!(posted(&rig, "a-second").await, 503);
-    // The primary has it already. WAIT is promised to cover what its own connection wrote, so a repeat writes as well; the
-    // other node's connection has not written before.
+    // The primary has the callback already. WAIT covers only the writes of its own connection, so a repeat must write
+    // too. The other node's connection has not written before.
     let other = rig.another().await;
     assert_eq!(posted(&rig, "a-second").await, 503);
     assert_eq!(posted(&other, "a-second").await, 503);

@@ -1,4 +1,5 @@
-//! Words about records: said at one node, they settle a call of another one, whichever of the nodes and Redis are down meanwhile.
+//! Tests of reported outcomes: an outcome that one node gets settles the call of another node, even if this node or
+//! Redis is down meanwhile.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -60,14 +61,15 @@ impl Node {
         Self { ledger, database, keeper, stop }
     }
 
-    /// Ends the node as a kill does, once its last write is on disk.
+    /// Ends the node as a kill does, after its last write is on disk.
     async fn stop(self) {
         self.keeper.abort();
         self.stop.cancel();
         self.database.close().await;
     }
 
-    /// Books a bank call whose answer names the record `id`, or is lost.
+    /// Books a bank call with an unknown outcome. `id` is the record in its answer; `None` means that the answer was
+    /// lost.
     async fn calls(&self, id: Option<&str>, reference: Option<&str>) {
         let account = account();
         let reference = reference.map(|text| (&account, text));
@@ -102,7 +104,7 @@ impl Node {
     }
 }
 
-/// Waits until Redis has as many reports.
+/// Waits until Redis has exactly this number of reported outcomes.
 async fn has_reports(redis: &Redis, expected: u64) {
     let (keys, mut last) = (names(), 0);
     let waits = async {
@@ -125,7 +127,7 @@ async fn has_key(redis: &Redis, pattern: &str) {
     assert!(tokio::time::timeout(PATIENCE, waits).await.is_ok(), "no key {pattern}");
 }
 
-/// Words of a busy hour, more than any list of news between nodes keeps.
+/// The number of reported outcomes of a busy hour. No list of messages between nodes keeps that many.
 const MANY: u64 = 10_500;
 
 #[tokio::test]
@@ -143,7 +145,7 @@ async fn a_report_waits_for_the_node_of_its_call_however_many_others_arrive_mean
     has_reports(&redis, MANY).await;
     let back = Node::start(&first, "a", &redis).await;
     back.becomes((1, 0)).await;
-    // Redis forgets what has done its work.
+    // Redis deletes the reported outcome that has settled its call.
     has_reports(&redis, MANY - 1).await;
     back.stop().await;
     other.stop().await;
@@ -160,7 +162,7 @@ async fn a_report_outlives_a_redis_that_loses_its_newest_writes() {
     other.is_told("x").await;
     other.ledger.settle_by_reference(&account(), "y", (RouteName::Bank, "s"), Outcome::Billable);
     has_reports(&redis, 2).await;
-    // It keeps nothing over a restart.
+    // This Redis loses its data at a restart.
     redis.kill();
     redis.run().await;
     let back = Node::start(&first, "a", &redis).await;
@@ -178,9 +180,9 @@ async fn a_report_settles_one_call_though_another_one_with_the_reference_is_lost
     down.stop().await;
     let other = Node::start(&second, "b", &redis).await;
     other.ledger.settle_by_reference(&account(), "x", (RouteName::Bank, "r"), Outcome::Billable);
-    // After a while the report also waits for a lost call.
+    // After a while the report may also settle a lost call with the reference.
     has_key(&redis, "*ledger:said:*").await;
-    // The record's own call takes the report; a lost one that comes later finds none.
+    // The record's own call uses the report. A lost call that comes later finds none.
     let back = Node::start(&first, "a", &redis).await;
     back.becomes((1, 0)).await;
     has_reports(&redis, 0).await;

@@ -1,4 +1,4 @@
-//! The paths that reach upstream, and their form, over the wire.
+//! Tests of the paths that reach upstream, and of the form in which they do.
 
 use crate::support::{Answer, Rig, RigBuilder, Upstream, Wire};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ const NAME: &str = "/v1/identity/ktp_name/validations";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// Starts the same upstream with records without a prefixed reference, and lists of them on list requests.
+/// Starts an upstream whose answers are records without a reference. A list request gets a list of records.
 async fn with_records() -> Upstream {
     Upstream::answering(|heard| {
         let list = heard.method == "GET" && heard.target.contains('?');
@@ -35,7 +35,8 @@ async fn before(upstream: &Upstream, change: impl FnOnce(RigBuilder) -> RigBuild
     change(Rig::builder().upstream(upstream.url())).start().await
 }
 
-/// Sends exactly this target, with more fields (each with its line end), over a new connection.
+/// Sends a request with exactly this target over a new connection. `fields` are further header lines, each with its
+/// line end.
 async fn sent(rig: &Rig, team: &str, method: &str, target: &str, fields: &str, body: &str) -> Answer {
     let mut wire = Wire::connect(rig.app.server_address()).await;
     let head = rig.head(team, method, target);
@@ -51,7 +52,7 @@ async fn asked(rig: &Rig, method: &str, target: &str) -> Answer {
     sent(rig, "lending", method, target, "", "").await
 }
 
-/// Checks that none of these targets reaches upstream, by any method.
+/// Checks that each of these targets is refused with each of these methods, and that nothing reaches upstream.
 async fn are_refused(unknown_routes: &str, methods: &[&str], targets: &[&str]) {
     let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", &format!("unknown_routes = \"{unknown_routes}\""))).await;
@@ -640,7 +641,7 @@ async fn a_query_is_kept_as_it_is() {
             let target = format!("{path}?{query}");
             let answer = sent(&rig, "lending", method, &target, "", if method == "GET" { "" } else { QUESTION }).await;
             assert_eq!(answer.status, 200, "{method} {target}: {}", answer.text());
-            // On rows that take a reference it gets the team's prefix, and nothing else changes.
+            // On routes that take a reference, the reference gets the team's prefix. Nothing else changes.
             let takes_one = method == "GET" || path == BANK;
             let expected = if takes_one { target.replace("reference_id=", "reference_id=lending%3A") } else { target };
             assert_eq!(upstream.heard().pop().expect("a call").target, expected);

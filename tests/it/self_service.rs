@@ -1,4 +1,5 @@
-//! A team's own settings and books: URLs that go back to the configured ones, usage of other days, rotation, and the first page.
+//! Tests of the teams' own API: callback URLs go back to the configured ones, usage of any days, rotation of a key, and
+//! the first page.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -169,7 +170,7 @@ async fn the_first_page_says_what_answers_there() {
     rig.stop().await;
 }
 
-/// A suspension stops the team's requests and its callbacks, and loses none of them.
+/// Checks that a suspension holds back the team's callbacks, and loses none of them.
 #[tokio::test]
 async fn callbacks_of_a_suspended_team_wait_and_go_out_once_it_is_resumed() {
     let endpoint = Upstream::agreeing().await;

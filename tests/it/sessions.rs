@@ -1,4 +1,5 @@
-//! Sessions of the console and of the team portal: kept in state, so that a restart ends none and every node knows them.
+//! Tests of the sessions of the console and of the team portal. State keeps them, so that a restart ends none and every
+//! node knows them.
 
 use crate::support::{Answer, Redis, Rig, ask};
 use iluma_gateway::base::byte_size::ByteSize;
@@ -8,7 +9,7 @@ const PAGE: &str = "/_gateway/";
 const TOKENS: &str = "tokens = { night = { token = { env = \"NIGHT\" }, role = \"operator\" } }";
 const NIGHT: &str = "a-token-of-an-operator";
 
-/// A browser that is logged in to the console or the portal; it sends its cookie to any node.
+/// A browser that is logged in to the console or the portal. It can send its cookie to any node.
 struct Browser {
     cookie: String,
     csrf: String,
@@ -59,7 +60,7 @@ enum Which {
 }
 
 impl Browser {
-    /// Takes over the cookie of a log-in.
+    /// Makes a browser from the answer to a log-in: takes its cookie, and reads the CSRF token in the page.
     async fn of(pages: Pages, node: &Rig, answer: &Answer) -> Self {
         assert_eq!(answer.status, 303, "{}", answer.text());
         let cookie = answer.header("set-cookie").split(';').next().expect("a cookie").to_owned();
@@ -86,7 +87,7 @@ async fn every_node_knows_a_session_and_its_end() {
     for pages in Pages::BOTH {
         let browser = pages.log_in(&a).await;
         assert_eq!((browser.status(&a).await, browser.status(&b).await), (200, 200));
-        // The value that orders need is the same on every node.
+        // The CSRF token, which orders need, is valid on every node.
         assert_eq!(browser.log_out(&b).await.status, 303);
         assert_eq!((browser.status(&a).await, browser.status(&b).await), (401, 401));
     }

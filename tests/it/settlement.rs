@@ -1,4 +1,5 @@
-//! Calls whose outcome nobody knows, settled by hand; the ledger beside Iluma's bill.
+//! Tests of calls with an unknown outcome that an operator settles, and of the comparison of the ledger with Iluma's
+//! bill.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -11,12 +12,12 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const PRICES: &str = "[prices]\nktp = 1500\n[node]\nname = \"a\"\n";
 
-/// Returns the open calls that a node lists, each with its node and number.
+/// Returns the calls with an unknown outcome that a node lists: each call's node and number.
 async fn unknown(rig: &Rig) -> Vec<(String, i64)> {
     listed(rig, "").await.0
 }
 
-/// Returns a page of them, and its `next`.
+/// Returns a page of the calls with an unknown outcome, and the page's `next`.
 async fn listed(rig: &Rig, query: &str) -> (Vec<(String, i64)>, Value) {
     let list = rig.operator("GET", &format!("/v1/usage/unknown{query}")).send().await.json();
     let call = |call: &Value| Some((call["node"].as_str()?.to_owned(), call["number"].as_i64()?));
@@ -36,7 +37,7 @@ fn named((node, number): &(String, i64)) -> Value {
     json!([{ "node": node, "number": number }])
 }
 
-/// Returns billable, unknown and cost of KTP in all lines of the ledger.
+/// Returns the billable calls, the unknown calls and the cost in rupiah of the route `ktp` in the ledger.
 async fn books(rig: &Rig) -> [u64; 3] {
     let rows = rig.operator("GET", "/v1/usage").send().await.json();
     let rows: Vec<_> =
@@ -49,7 +50,7 @@ async fn budget_used(rig: &Rig) -> u64 {
     usage["budget_used"].as_u64().expect("a number")
 }
 
-/// Starts a gateway named `a` before an upstream that never answers.
+/// Starts a gateway named `a` in front of an upstream that never answers.
 async fn losing(extra: impl FnOnce(RigBuilder) -> RigBuilder) -> (Held, Rig) {
     let held = Held::start().await;
     let rig = Rig::builder().upstream(held.url()).extra(PRICES).section("upstream", "timeout = \"100ms\"");
@@ -61,7 +62,7 @@ async fn lose(rig: &Rig) {
     rig.post("lending", KTP, "{}").send().await.is_rejection(504, "UPSTREAM_TIMEOUT");
 }
 
-/// Waits until a node lists this number of open calls.
+/// Waits until a node lists this number of calls with an unknown outcome, and returns them.
 async fn sees(rig: &Rig, count: usize) -> Vec<(String, i64)> {
     let seen = async {
         loop {
@@ -99,7 +100,7 @@ async fn an_operator_settles_what_nobody_else_can_once() {
     assert_eq!(rig.metric(unknown_now).await, 1.0);
     assert_eq!(budget_used(&rig).await, 3000, "one is charged, one may be");
 
-    // A second settlement changes nothing, whatever it says, and neither does one of a call that was never made.
+    // A second settlement of a call changes nothing. A settlement of a call that was never made changes nothing either.
     let never = ("a".to_owned(), 4711);
     for call in [&calls[0], &never] {
         let answer = settle(&rig, &json!([decided(call, "not_billable")])).await;
@@ -157,7 +158,7 @@ async fn an_unclear_settlement_settles_nothing() {
         answer.is_rejection(400, "API_VALIDATION_ERROR");
         assert!(answer.text().contains("not_billable"), "{}", answer.text());
     }
-    // One call of a node that does not exist: the other one is not settled either.
+    // The node of one call does not exist, so the other call is not settled either.
     let answer = settle(&rig, &json!([decided(&call, "billable"), decided(&("b".to_owned(), 1), "billable")])).await;
     answer.is_rejection(404, "DATA_NOT_FOUND");
     assert_eq!(answer.header("x-gateway-error"), "unknown_node");
@@ -209,7 +210,7 @@ async fn a_call_of_another_node_is_seen_and_settled_from_here() {
     sees(&rig, 0).await;
     assert_eq!(other.metric("iluma_gateway_unknown_calls{tenant=\"lending\"}").await, 0.0);
 
-    // What is settled already is not settled again, and nothing is left.
+    // A settled call is not settled again, and no unknown call is left.
     let again = settle(&rig, &json!([decided(&calls[1], "not_billable")])).await;
     assert_eq!((again.status, &again.json()["not_open"]), (200, &named(&calls[1])), "{}", again.text());
     let answer = settle(&rig, &json!([decided(&("c".to_owned(), 1), "billable")])).await;
@@ -239,7 +240,7 @@ async fn a_node_that_is_down_is_left_and_settles_once_it_is_back() {
     rig.stop().await;
 }
 
-/// Starts a gateway as a program with a simulator, and makes a call of KTP and two of bank; returns the day in the books.
+/// Makes one KTP call and two bank calls through a running gateway. Returns the day under which the ledger has them.
 async fn with_calls(folder: &Folder, program: &Program) -> String {
     let (server, admin) = program.listening().await;
     let post = |path: &str, body: &str| ask("POST", format!("http://{server}{path}")).key(Folder::KEY).json(body);
@@ -283,7 +284,7 @@ async fn a_bill_with_one_call_more_and_one_less_names_both() {
     assert!(line("ktp").contains("+1") && line("bank").contains("-1"), "{}", said.stdout);
     assert!(said.stdout.contains("Nothing was settled"), "{}", said.stdout);
 
-    // A broken bill is no comparison.
+    // A bill that can't be read is an error.
     for (text, fault) in [
         ("", "no column \"day\""),
         ("day,route,count\n", "no line"),

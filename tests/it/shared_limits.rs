@@ -1,4 +1,4 @@
-//! Limits that several nodes enforce together through one Redis.
+//! Tests of limits that several nodes enforce together through one Redis.
 
 #![allow(clippy::disallowed_methods, reason = "rates are about real time, and a test's tasks end with it")]
 
@@ -73,8 +73,8 @@ async fn three(redis: &Redis, settings: &Settings) -> [Node; 3] {
     nodes
 }
 
-/// Makes calls of teams, each by its index: a fixed number of concurrent ones at a node, repeated until `time` has
-/// passed. Returns the moments at which each team's calls were admitted.
+/// Makes calls until `time` has passed. Each item of `load` is a node, the index of a team, and the number of the
+/// team's concurrent calls at the node. Returns the times at which each team's calls were admitted.
 async fn overload(load: &[(&Node, usize, usize)], time: Duration) -> BTreeMap<usize, Vec<Instant>> {
     let admitted: Arc<Mutex<BTreeMap<usize, Vec<Instant>>>> = Arc::default();
     let end = Instant::now() + time;
@@ -104,7 +104,7 @@ fn count(admitted: &BTreeMap<usize, Vec<Instant>>) -> usize {
     admitted.values().map(Vec::len).sum()
 }
 
-/// Returns the largest number of admissions within any span.
+/// Returns the largest number of admissions within any time span of this length.
 fn most_in(admitted: &BTreeMap<usize, Vec<Instant>>, span: Duration) -> usize {
     let mut all: Vec<_> = admitted.values().flatten().copied().collect();
     all.sort();
@@ -153,7 +153,7 @@ async fn a_greedy_team_at_one_node_takes_nothing_of_another_teams_share_at_anoth
     );
     let nodes = three(&redis, &settings).await;
     let load = [(&nodes[0], 0, 60), (&nodes[1], 1, 12), (&nodes[2], 2, 24)];
-    // The nodes learn within a second who asks where.
+    // The nodes learn within a second which team makes calls at which node.
     overload(&load, Duration::from_secs(1)).await;
     let admitted = overload(&load, Duration::from_secs(4)).await;
     let sent = count(&admitted) as f64;
@@ -162,7 +162,7 @@ async fn a_greedy_team_at_one_node_takes_nothing_of_another_teams_share_at_anoth
         let got = admitted[&team].len() as f64 / sent;
         assert!((got - share).abs() <= 0.05, "{team} got {got}, not {share}");
     }
-    // If the other teams are idle, the greedy one gets everything.
+    // The greedy team gets the whole rate if the other teams are idle.
     let admitted = overload(&[(&nodes[0], 0, 60)], Duration::from_secs(2)).await;
     assert!((70..=90).contains(&count(&admitted)), "{}", count(&admitted));
 }
@@ -174,7 +174,7 @@ async fn while_redis_is_out_each_node_takes_its_part_and_afterwards_none_more() 
     let nodes = three(&redis, &settings).await;
     let load = [(&nodes[0], 0, 30), (&nodes[1], 0, 30), (&nodes[2], 0, 30)];
     redis.pause();
-    // The first request finds out.
+    // The first call makes the node notice that Redis is out.
     for node in &nodes {
         let _ = node.limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await;
         assert!(!node.link.is_up());
@@ -216,9 +216,9 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     };
     let (a, b, c) = tokio::join!(ask(&nodes[0], 20), ask(&nodes[1], 10), ask(&nodes[2], 10));
     assert_eq!((a, b, c), (20, 10, 10));
-    // A slot that was granted and not used is returned, on every node.
+    // A permit that is dropped unused is given back to the quota, on every node.
     drop(nodes[0].limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await.expect("a permit"));
-    // A Redis that lost everything learns the figures again.
+    // A Redis that lost its data gets the figures from the nodes again.
     redis.kill();
     redis.run().await;
     for node in &nodes {
@@ -234,7 +234,7 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     }
 }
 
-/// Polls `future` this number of times and drops it. Returns its output if it was ready before.
+/// Polls `future` this number of times, and then drops it. Returns its output if it was ready before; else `None`.
 async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = polls;
@@ -265,7 +265,7 @@ async fn a_call_that_is_dropped_at_any_await_point_counts_at_no_node() {
         let over = dropped_after(polls, call).await;
         let used = nodes[0].limits.quotas(0).expect("a team")[0].used;
         match over {
-            // The permit is not dropped yet.
+            // The future ended with a permit, which still counts for the quota.
             Some(permit) => {
                 permit.expect("a permit");
                 break;
@@ -328,7 +328,7 @@ async fn a_teams_requests_are_shared_out_by_what_the_nodes_see() {
     let redis = Redis::start().await;
     let settings = settings("", &[("lending", "requests_per_second = 60\nburst = 6")]);
     let nodes = three(&redis, &settings).await;
-    // The test moves the time: two nodes have a high demand, one a low demand.
+    // The test moves the time. One node has a high demand, one a lower demand, and one none.
     let mut passed = [0_u32; 3];
     for second in 0..10 {
         for _ in 0..100 {
@@ -355,7 +355,7 @@ async fn an_endpoint_that_refuses_calls_does_so_on_every_node_at_once() {
     let settings = settings("max_wait = \"0s\"", &[("lending", "")]);
     let here = node(&redis, "a", &settings).await;
     let there = node(&redis, "b", &settings).await;
-    // No heartbeat tells it.
+    // The other node must learn it from a message, without a heartbeat.
     let mut news = Nodes::new(there.link.clone(), "b").news();
     let endpoint = endpoint();
     let asked = Some(Duration::from_secs(30));
@@ -370,7 +370,7 @@ async fn an_endpoint_that_refuses_calls_does_so_on_every_node_at_once() {
     assert_eq!(refusing(&there), std::slice::from_ref(&endpoint));
     let refused = there.limits.admit_call(0, charged(&endpoint), &Budget::of(PATIENCE)).await;
     assert!(matches!(refused, Err(Refusal::BackingOff { .. })), "{refused:?}");
-    // The end of a back-off is told as well.
+    // The end of a back-off is sent as a message too.
     let soon = Endpoint::from("POST /soon");
     let mut permit = here.limits.admit_call(0, charged(&soon), &Budget::of(PATIENCE)).await.expect("a permit");
     permit.refused(Some(Duration::ZERO));

@@ -1,4 +1,5 @@
-//! The start and the end of a process: it keeps its announcements, and no idle connection delays it.
+//! Tests of the start and the end of a process. Once it says that it listens, it reacts to signals and changed files.
+//! No idle connection delays its drain.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time")]
 
@@ -16,7 +17,7 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 async fn a_connection_that_said_nothing_does_not_hold_up_a_drain() {
     let rig = Rig::start().await;
     let silent = TcpStream::connect(rig.app.server_address()).await.expect("a connection");
-    // A second request that is served shows that the first was accepted.
+    // A request that is served shows that the earlier connection was accepted.
     assert_eq!(rig.ask("lending", "GET", "/bank/available_bank_codes").send().await.status, 200);
     let began = Instant::now();
     let stopped = tokio::time::timeout(Duration::from_secs(10), rig.stop()).await;

@@ -1,4 +1,4 @@
-//! The behaviour of every engine of state: one suite, run against each of them.
+//! Tests of the engines of state (SQLite and Redis): one suite of cases runs against each of them.
 
 #![allow(clippy::unwrap_used, reason = "a case states what it expects, in a function of its own for every engine")]
 
@@ -49,7 +49,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const ROOM: OutboxBounds = OutboxBounds { deliveries: 1000, bytes: ByteSize::mib(64) };
 const DAY: Duration = Duration::from_secs(86400);
 
-/// An engine, and the parts that it needs.
+/// An engine of state, its clock, and what is needed to restart it.
 struct Engine {
     state: State,
     clock: Clock,
@@ -61,7 +61,7 @@ enum Restart {
     Sqlite(TempDir),
     /// Restarts with the same Redis; the token stops the clients of all nodes.
     Redis(Box<Redis>, CancellationToken),
-    /// Another engine owns the data.
+    /// Can't restart: another engine owns the data.
     Elsewhere,
 }
 
@@ -237,7 +237,8 @@ fn text(delivery: &Delivery) -> &str {
 }
 
 impl Engine {
-    /// Fans out all waiting callbacks to every waiting reference.
+    /// Fans out all waiting callbacks, each to every team and reference that waits for it. Returns the number of
+    /// callbacks.
     async fn fan_out(&self) -> usize {
         let waiting = self.state.waiting(100, LEASE).await.unwrap();
         for one in &waiting {
@@ -262,7 +263,7 @@ impl Engine {
         self.state.claim(&[(tenant(team), 100)], LEASE).await.unwrap()
     }
 
-    /// Claims the due deliveries of a team, and concludes them as delivered.
+    /// Claims the due deliveries of a team, and concludes them as delivered. Returns their bodies in sorted order.
     async fn deliver(&self, team: &str) -> Vec<String> {
         let mut bodies = Vec::new();
         for delivery in self.claim(team).await {
@@ -305,7 +306,7 @@ async fn a_repeat_is_the_same_id_and_the_same_bytes(engine: Engine) {
     assert_eq!(receive("2", "x").await, ReceiveOutcome::New);
     let other = Callback { account: "development".parse().unwrap(), ..callback("1", "x") };
     assert_eq!(engine.state.receive(other).await.unwrap(), ReceiveOutcome::New);
-    // The callback is recognised as long as it may be repeated, fanned out or not.
+    // A repeat is recognised for as long as Iluma may send one, also after the fan-out.
     engine.state.own(owning("1", "lending", "a")).await.unwrap();
     engine.fan_out().await;
     engine.clock.advance(LATE + DAY);
@@ -343,7 +344,7 @@ async fn an_owner_who_comes_late_gets_its_own_and_nobody_else_a_second(engine: E
     assert_eq!(engine.fan_out().await, 1);
     assert_eq!(engine.deliver("payments").await, [r#""b" x"#]);
     assert_eq!(engine.deliver("lending").await.len(), 0);
-    // A record that was settled this long ago is not shared any more.
+    // An owner that comes this long after the callback gets no delivery any more.
     engine.clock.advance(LATE + Duration::from_secs(1));
     while state.sweep().await.unwrap() > 0 {}
     state.own(owning("1", "risk", "c")).await.unwrap();
@@ -380,7 +381,7 @@ async fn each_reference_that_waits_gets_its_own(engine: Engine) {
     engine.state.receive(callback("1", "x")).await.unwrap();
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#, r#""b" x"#, "- x"]);
-    // A later result, after a recapture, goes to all of them again.
+    // A later result, after a recapture, goes to all references again.
     engine.state.receive(callback("1", "y")).await.unwrap();
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" y"#, r#""b" y"#, "- y"]);
@@ -578,7 +579,7 @@ fn person(seed: u8) -> Tag {
 async fn a_person_is_erased_everywhere(engine: Engine) {
     let state = &engine.state;
     let about = |id, team, reference| Owning { tags: vec![person(7), person(8)], ..owning(id, team, reference) };
-    // The entries are a queued, a dead, a delivered, an unowned and a waiting one, and one of another team.
+    // The entries are queued, dead, delivered, unowned and waiting ones about the person, and one without a person.
     for id in ["queued", "dead", "delivered"] {
         state.own(about(id, "lending", "a")).await.unwrap();
         state.own(about(id, "lending", "b")).await.unwrap();
@@ -610,7 +611,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     let owners = state.owners(&live(), "queued").await.unwrap();
     assert_eq!((owners.len(), owners[0].reference.clone()), (1, None));
 
-    // A later callback is delivered, and leaves nothing.
+    // A later callback is delivered, and is not kept afterwards.
     assert_eq!(state.receive(callback("queued", "x")).await, Ok(ReceiveOutcome::Repeat));
     state.receive(callback("queued", "later")).await.unwrap();
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
@@ -622,7 +623,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     engine.fan_out().await;
     state.conclude(&engine.claim("lending").await[0], DeliveryOutcome::Dead).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
-    // It is not kept either if it has no known owner.
+    // A callback about the person is not kept either if it has no known owner.
     state.receive(Callback { id: "nobody".into(), ..tagged }).await.unwrap();
     state.settle(&state.waiting(1, LEASE).await.unwrap()[0], FanOutDecision::Unowned, &ROOM).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
@@ -648,7 +649,7 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1);
-    // The person is erased again, although Iluma answered with the first id; its callback waits for that owner too.
+    // Iluma answers another request with the first id, which gets a new owner. The next erasure removes this owner too.
     let again = Owning { tags: vec![person(7)], ..owning("1", "lending", "b") };
     state.own(Owning { asked: engine.clock.wall(), ..again }).await.unwrap();
     assert_eq!(state.owners(&live(), "1").await.unwrap()[0].reference, quoted("b"));
@@ -708,7 +709,7 @@ async fn urls_outlive_the_key_that_they_were_stored_under(engine: Engine) {
         engine = engine.restarted_with(keys).await;
         assert_eq!(engine.state.urls(&lending).await, Ok(vec![(KIND, url.clone())]), "{keys:?}");
     }
-    // An entry that nobody read meanwhile is not absent: it is readable again with its key.
+    // Without its key an entry is unreadable, not absent. It is readable again with the key.
     let engine = engine.restarted_with(&[3]).await;
     assert_eq!(engine.state.urls(&lending).await, Err(StateError::Unavailable));
     assert_eq!(engine.state.unreadable(), 1);
@@ -728,7 +729,7 @@ async fn an_entry_that_cannot_be_opened_waits_for_its_key(engine: Engine) {
     let state = &engine.state;
     assert_eq!(state.owners(&live(), "pending").await, Err(StateError::Unavailable), "a reference is not none");
     assert_eq!(state.waiting(10, LEASE).await.unwrap().len(), 0);
-    // A replay makes no dead letter, neither of the queued nor of the delivered one.
+    // A replay turns neither the queued nor the delivered entry into a dead letter.
     assert_eq!(state.replay(Replay::One(delivered.id)).await, Ok(1));
     assert_eq!(engine.claim("lending").await.len(), 0);
     assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
@@ -791,7 +792,8 @@ async fn an_outbox_has_bounds(engine: Engine) {
     assert_eq!(engine.state.enqueue(vec![made("lending", 10)], &bounds).await, Ok(vec![tenant("lending")]));
 }
 
-/// Polls a future this number of times while it is pending, and drops it. Returns its output if it ended before.
+/// Polls a future this number of times while it is pending, and drops it. Returns its output if it ended before; else
+/// `None`.
 async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     for _ in 0..polls {
@@ -829,9 +831,9 @@ async fn a_hand_out_whose_caller_goes_away_is_given_back(engine: Engine) {
     let claimed = state.claim(&wanted, LEASE);
     let mut claimed = Box::pin(claimed);
     match futures_util::poll!(&mut claimed) {
-        // The step ends, and its caller never polls it again.
+        // The claim ends, and its caller never polls it again.
         Poll::Pending => drop(state.queues().await.unwrap()),
-        // The step was quicker than its caller.
+        // The claim ended at its first poll.
         Poll::Ready(quick) => {
             for delivery in &quick.unwrap() {
                 state.conclude(delivery, DeliveryOutcome::Untried).await.unwrap();
@@ -861,7 +863,7 @@ async fn everything_is_there_after_a_restart(engine: Engine) {
     assert_eq!(engine.state.urls(&tenant("lending")).await.unwrap().len(), 1);
     assert_eq!(engine.state.receive(callback("0", "x")).await, Ok(ReceiveOutcome::Repeat));
     assert_eq!(engine.fan_out().await, 1);
-    // Claimed entries return: at once, or at the end of the lease.
+    // Claimed entries are free again: at once, or at the end of the lease.
     engine.clock.advance(LEASE + Duration::from_secs(1));
     let again = engine.claim("lending").await;
     assert_eq!(again.len(), 2);

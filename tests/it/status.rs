@@ -1,4 +1,4 @@
-//! The listener for probes and Prometheus, and the health check that asks it.
+//! Tests of the listener for probes and Prometheus, and of the command `healthcheck`, which asks it.
 
 use crate::support::process::{Folder, Program};
 use crate::support::tls::{Authority, connect};
@@ -70,7 +70,7 @@ async fn while_it_drains_it_is_alive_and_not_ready() {
     assert!(ask("GET", &alive).try_send().await.is_err(), "the listener is closed at the end");
 }
 
-/// A program that serves, and its configuration with the ports that it has.
+/// Starts a gateway whose section has these further lines. Then writes the port that it got into its configuration.
 async fn serving(folder: &Folder, section: &str, lines: &str) -> Program {
     let text = Folder::text("http://127.0.0.1:9");
     let with = |port: u16| match section {
@@ -98,7 +98,7 @@ async fn a_health_check_asks_status_or_admin_in_clear_and_over_tls() {
         let folder = Folder::new("http://127.0.0.1:9");
         let certificates = TempDir::new().expect("a folder");
         let ca = authority.write(certificates.path(), "ca.pem");
-        // The name in it is not the one that is connected to, as it is where a service has a name.
+        // The health check connects to an address that the certificate does not name.
         let leaf = authority.leaf("gateway.internal");
         let tls = if tls { leaf.write(certificates.path(), client_ca.then_some(&*ca)) } else { String::new() };
         let mut program = serving(&folder, section, &format!("{tls}\nproxy_protocol = {proxy}")).await;

@@ -1,5 +1,6 @@
-//! Two teams on one account, with the simulated Iluma's own callbacks: each has its own records, references and
-//! results, even for shared records.
+//! Tests of two teams on one account, with the simulator's own callbacks.
+//!
+//! Each team has its own records, references and results, even if both teams share a record.
 
 use crate::support::{Heard, PATIENCE, Part, Rig, RigBuilder, Upstream, ask, until};
 use bytes::Bytes;
@@ -22,7 +23,7 @@ const TYPES: [&str; 5] = [
     "DOCUMENT_OCR_CAPTURE_REQUEST",
 ];
 
-/// A gateway that receives Iluma's callbacks, and each team's endpoint.
+/// A gateway that receives the simulator's callbacks, and the endpoint of each team.
 struct Stage {
     rig: Rig,
     lending: Upstream,
@@ -65,7 +66,7 @@ impl Stage {
         if team == "lending" { &self.lending } else { &self.payments }
     }
 
-    /// Waits for a number of a team's deliveries of a type, and returns them.
+    /// Waits until a team has `count` deliveries of a callback type, and returns the bodies of all.
     async fn hears(&self, team: &str, kind: &str, count: usize) -> Vec<Value> {
         let target = format!("/{kind}");
         let of = |heard: Vec<Heard>| heard.into_iter().filter(|heard| heard.target == target).collect::<Vec<_>>();
@@ -74,7 +75,7 @@ impl Stage {
         heard.iter().map(|heard| serde_json::from_slice(&heard.body).expect("JSON")).collect()
     }
 
-    /// Waits until Iluma has sent all its callbacks, and every delivery was made.
+    /// Waits until the simulator has delivered this number of callbacks, and no delivery to a team is queued.
     async fn is_quiet(&self, callbacks: u64) {
         let sim = self.rig.sim();
         until("Iluma's callbacks", || sim.stats().callbacks.delivered >= callbacks).await;
@@ -90,7 +91,7 @@ impl Stage {
         tokio::time::timeout(PATIENCE, settled).await.expect("empty queues");
     }
 
-    /// Returns Iluma's own answer, for the account's key.
+    /// Returns the simulator's answer to a GET with the account's key, past the gateway.
     async fn straight(&self, path: &str) -> Value {
         ask("GET", format!("{}{path}", self.rig.sim().url())).key(&self.rig.account_key).send().await.json()
     }
@@ -165,7 +166,7 @@ async fn equal_references_never_meet_on_any_asynchronous_row() {
             }
         }
     }
-    // Only the owner may use a recapture and a file.
+    // Only the owner may read a file of a capture, and ask for a recapture.
     let record = stage.hears("lending", TYPES[4], 1).await.remove(0);
     let id = record["id"].as_str().expect("an id");
     let link = record["result"]["selfie"]["link"].as_str().expect("a link");
@@ -181,8 +182,8 @@ async fn equal_references_never_meet_on_any_asynchronous_row() {
     stage.rig.stop().await;
 }
 
-/// Teams that send an identical request while one is in flight or pending get the same result, and Iluma is called
-/// once.
+/// Checks that identical requests of two teams cause one call, at the same time or while the result is pending. Each
+/// reference gets one callback.
 #[tokio::test]
 async fn two_who_ask_at_once_pay_once_and_each_is_told_once() {
     let stage = Stage::set(Duration::from_millis(300), |rig| rig).await;
@@ -221,7 +222,7 @@ async fn a_hit_sends_a_callback_and_makes_an_owner() {
     let rig = &stage.rig;
     rig.post("lending", BANK, account("1234567811", "loan-1")).send().await;
     stage.hears("lending", TYPES[0], 1).await;
-    // The callback has filled the cache: the result needs no call.
+    // The callback has put the result into the cache, so a request for it needs no call.
     let hit = async {
         loop {
             let answer = rig.post("payments", BANK, account("1234567811", "pay-1")).send().await;
@@ -247,7 +248,7 @@ async fn a_hit_sends_a_callback_and_makes_an_owner() {
     stage.rig.stop().await;
 }
 
-/// An empty reference counts as none: it causes one callback, like any other.
+/// Checks that an empty reference counts as none, and that its request has one callback.
 #[tokio::test]
 async fn an_empty_reference_brings_one_callback() {
     let stage = Stage::set(Duration::from_millis(20), |rig| rig).await;
@@ -264,7 +265,7 @@ async fn an_empty_reference_brings_one_callback() {
     stage.rig.stop().await;
 }
 
-/// Records from before the gateway belong to one configured team, and to no other.
+/// Checks that only the fallback owner reads records from before the gateway.
 #[tokio::test]
 async fn what_was_there_before_is_read_by_its_heir_alone() {
     let stage = Stage::set(Duration::from_millis(20), |rig| rig.tenant("lending", "owns_unprefixed = true")).await;
@@ -278,7 +279,7 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
         assert_eq!((fallback.status, &fallback.json()["reference_id"]), (200, &json!(reference)), "{path}");
         rig.ask("payments", "GET", &path).send().await.is_rejection(404, "DATA_NOT_FOUND");
     }
-    // After the first GET the record is the fallback owner's like any other: the final answer is stored.
+    // The final answer is stored, as for records that the team made. Later GETs cause no call.
     let asked = || rig.sim().stats().routes["bank_get"].requests;
     let path = format!("{BANK}/{}", bank["id"].as_str().expect("an id"));
     let settled = async {
@@ -301,7 +302,7 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
     stage.rig.stop().await;
 }
 
-/// A reference with another team's prefix can't be smuggled in.
+/// Checks that a team can't use another team's prefix in a reference.
 #[tokio::test]
 async fn no_team_prefixes_with_the_name_of_another() {
     let stage = Stage::set(Duration::from_millis(20), |rig| rig).await;
@@ -319,14 +320,15 @@ async fn no_team_prefixes_with_the_name_of_another() {
     stage.rig.stop().await;
 }
 
-/// With a prefix a callback need not wait; without one it waits until an owner is known.
+/// Checks a callback that arrives before the answer to its request. With a prefix its owner is known at once; without
+/// one the callback waits until the owner is known.
 #[tokio::test]
 async fn a_callback_that_overtakes_its_answer_finds_its_team() {
     for seals in [true, false] {
         let stage =
             Stage::set(Duration::from_millis(20), |rig| rig.account(&format!("prefix_references = {seals}"))).await;
         let rig = &stage.rig;
-        // The fault is set by a rule: a request with the fault's header would bypass the cache.
+        // The fault is set by a rule, because a request with the fault's header would bypass the cache.
         let rule = json!({ "method": "POST", "path": "/v1.1/identity", "kind": "callback_first", "times": 1 });
         let rule = ask("POST", format!("{}/_sim/faults", rig.sim().url())).json(rule.to_string());
         assert!(rule.send().await.status < 300, "a rule");
@@ -338,7 +340,7 @@ async fn a_callback_that_overtakes_its_answer_finds_its_team() {
             (&json!("COMPLETED"), &asked["id"], &json!("loan-1")),
             "{seals}"
         );
-        // A known result is not shared as pending.
+        // The callback's result is known, so it is not shared as pending.
         let answer = rig.post("payments", BANK, account("1234567811", "pay-1")).send().await;
         assert_eq!(answer.json()["status"], "COMPLETED", "{seals}: {:?}", answer.headers);
         stage.is_quiet(1).await;

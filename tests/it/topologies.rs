@@ -1,4 +1,4 @@
-//! Two nodes over real servers of each form and make: what they share is the same everywhere.
+//! Tests of two nodes that share state: the same checks for each form of Redis and Valkey.
 
 use crate::support::process::Folder;
 use crate::support::tls::Authority;
@@ -87,7 +87,7 @@ impl Pair {
             "id": first["id"], "reference_id": "lending:loan-1", "status": "COMPLETED", "bank_code": "BCA",
             "bank_account_number": "1234567811", "result": {"is_found": true, "account_holder_name": "BUDI"}
         });
-        // It is posted to the node that did not make the call, and twice.
+        // The callback is posted twice to the node that did not make the call.
         for _ in 0..2 {
             assert_eq!(self.b.callback(KIND, result.to_string()).send().await.status, 200);
         }
@@ -152,7 +152,7 @@ impl Pair {
     }
 }
 
-/// Runs everything that two nodes share.
+/// Runs all checks of two nodes over servers of this form.
 async fn is_shared_over(topology: &Topology) {
     let pair = Pair::on(topology).await;
     assert_eq!(pair.b.metric("iluma_gateway_redis_up").await, 1.0);
@@ -215,7 +215,7 @@ async fn a_valkey_cluster_of_three_shards_serves_two_nodes() {
     is_shared_over(&Topology::Cluster(Cluster::start(Program::Valkey, 3).await)).await;
 }
 
-/// Makes the user of docs/several-nodes.md, with `more` rules.
+/// Creates the Redis user `gateway` with the rules of docs/several-nodes.md, and `more` rules.
 fn restricted(redis: &Redis, more: &[&str]) {
     let document = include_str!("../../docs/several-nodes.md");
     let begin = "ACL SETUSER gateway on >PASSWORD ";
@@ -269,7 +269,7 @@ async fn sentinels_and_servers_with_passwords_of_their_own_serve_two_nodes() {
     is_shared_over(&Topology::Other { servers: servers.into(), keys, url: "right".to_owned() }).await;
 }
 
-/// Returns what `check` says about a Redis that works.
+/// Runs `check` on a Redis that works. `more` has further keys of `state.redis`. Returns the standard error.
 async fn checked(url: &str, more: &str) -> String {
     let folder = Folder::new("http://127.0.0.1:9").env("REDIS", url);
     let redis = format!("redis = {{ url = {{ env = \"REDIS\" }}{more} }}\n[accounts.live]");

@@ -1,4 +1,4 @@
-//! Spans, as a collector of OpenTelemetry gets them.
+//! Tests of spans, in the form in which an OpenTelemetry collector gets them.
 
 use crate::support::{Heard, Rig, RigBuilder, Upstream, until};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -43,7 +43,7 @@ fn attribute(span: &Span, key: &str) -> String {
     }
 }
 
-/// Returns the spans once there are `count` of them with this name.
+/// Waits until the collector has `count` spans with this name, and returns them.
 async fn named(collector: &Upstream, name: &str, count: usize) -> Vec<Span> {
     let found = || spans(&collector.heard()).into_iter().filter(|span| span.name == name).collect::<Vec<_>>();
     until(&format!("{count} spans {name}"), || found().len() >= count).await;
@@ -81,7 +81,7 @@ async fn a_miss_a_hit_a_callback_and_an_erasure_are_seen_by_the_collector() {
     let caller = requests.iter().find(|span| span.span_id == calls[0].parent_span_id).expect("the call's request");
     assert_ne!(attribute(caller, "iluma_gateway.cache"), "hit");
     assert_eq!(attribute(caller, "iluma_gateway.tenant"), "lending");
-    // Nothing of the trace reaches Iluma.
+    // The access log has the trace's id.
     rig.logged_line(|line| line["trace_id"] == TRACE).await;
 
     let callback = r#"{"id":"zkanari-id","status":"COMPLETED","reference_id":"lending:zkanari-reference"}"#;

@@ -1,4 +1,4 @@
-//! Requests that the parser refuses, and clients of HTTP/1.0: the contract holds for them too.
+//! Tests of requests that the HTTP parser refuses, and of clients of HTTP/1.0.
 
 use crate::support::{PATIENCE, Rig, Upstream, Wire};
 use std::sync::Arc;
@@ -17,7 +17,8 @@ async fn a_head_that_can_not_be_read_ends_the_connection() {
     for head in heads {
         let mut wire = Wire::connect(rig.app.server_address()).await;
         wire.send(&head).await;
-        // Bytes that HTTP can't parse are no request: the answer is at most a bare refusal, and the connection ends.
+        // The gateway may answer bytes that are not HTTP with an empty 4xx response, or not at all. Then the connection
+        // ends.
         if let Some(answer) = wire.try_answer().await {
             assert!(
                 (400..500).contains(&answer.status) && answer.body.is_empty(),
@@ -33,7 +34,7 @@ async fn a_head_that_can_not_be_read_ends_the_connection() {
 
 #[tokio::test]
 async fn a_truncated_answer_is_no_short_success_for_http_1_0() {
-    // A client of HTTP/1.0 recognises the end of such a body only by the end of the connection.
+    // A client of HTTP/1.0 recognises the end of a body without a length only by the end of the connection.
     let seen = Arc::new(Notify::new());
     let shared = Arc::clone(&seen);
     let upstream = Upstream::on_connection(move |stream| {

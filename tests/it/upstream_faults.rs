@@ -1,4 +1,4 @@
-//! All faults behind the gateway: the client's answer, and the number of upstream calls.
+//! Tests of faults of upstream: the client's answer, and the number of upstream calls.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -18,14 +18,14 @@ const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const CODES: &str = "/bank/available_bank_codes";
 const NAME: &str = "/v1/identity/ktp_name/validations";
-/// A GET that is free, so that it may be repeated.
+/// A GET that is free, so the gateway may repeat it.
 const LOOK: &str = "/v1/identity/id_card_images/1";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
-/// A request whose answer is not stored here.
+/// The body of a request about a bank account.
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 const FOUND: &str = r#"{"id":"1","status":"COMPLETED","result":{"is_found":true}}"#;
 
-/// The longest time that a configured 300 ms may take on a busy machine.
+/// The longest time that a timeout of 300 ms may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A counter that tasks share.
@@ -42,7 +42,7 @@ impl Count {
     }
 }
 
-/// The events that an upstream saw.
+/// The numbers of connections, of requests' heads and of whole requests that an upstream saw.
 #[derive(Clone, Default)]
 struct Seen {
     connections: Count,
@@ -123,7 +123,7 @@ async fn a_connection_that_is_never_taken_is_a_503() {
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let listener = socket.listen(1).expect("a listener");
     let address = listener.local_addr().expect("an address");
-    // The backlog fills: from then on the kernel drops connections.
+    // The loop fills the backlog. After that the kernel drops new connections.
     let mut waiting = Vec::new();
     while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
         waiting.push(stream);
@@ -240,7 +240,7 @@ async fn a_reset_while_the_body_is_sent_is_a_504_and_is_never_sent_twice() {
 
 #[tokio::test]
 async fn a_get_on_a_connection_that_upstream_gave_up_is_sent_again() {
-    // The first connection receives a second request and closes without an answer.
+    // The first connection answers one request. After the second request it closes without an answer.
     let (upstream, seen) = treating(|mut wire, seen, number| async move {
         if number > 1 {
             return agree(wire, seen).await;
@@ -331,7 +331,7 @@ async fn a_get_is_tried_only_so_often() {
     rig.stop().await;
 }
 
-/// Answers with the start of a body, then stalls or breaks off.
+/// Starts an upstream that answers each connection's first request with `start`, and then stalls or closes.
 async fn breaking_off(start: &'static str, stall: bool) -> (Upstream, Seen) {
     treating(move |mut wire, seen, _| async move {
         if wire.request().await.is_some() {
@@ -482,7 +482,7 @@ async fn a_client_that_hangs_up_while_it_uploads_aborts_the_call() {
         seen.heads.up();
         match wire.body(&head).await {
             Some(_) => seen.whole.up(),
-            // A broken body is counted as a second connection.
+            // An incomplete body is counted as one more connection.
             None => seen.connections.up(),
         };
     })
@@ -524,7 +524,7 @@ async fn a_client_that_hangs_up_after_its_request_does_not_stop_the_call() {
 async fn a_streamed_post_is_finished_for_a_client_that_hung_up() {
     let go = Arc::new(tokio::sync::Semaphore::new(0));
     let gate = Arc::clone(&go);
-    // Upstream records whether the connection is closed while the answer is awaited.
+    // Upstream gives no answer if the gateway closes the connection before.
     let (upstream, seen) = treating(move |mut wire, seen, _| {
         let gate = Arc::clone(&gate);
         async move {
@@ -548,7 +548,7 @@ async fn a_streamed_post_is_finished_for_a_client_that_hung_up() {
     until("it is at upstream", || seen.heads.is() == 1).await;
     wire.reset();
     rig.logged_line(|line| line["status"] == 499).await;
-    // The answer is read; the connection may then serve the next request.
+    // The gateway reads the answer, and may use the connection for the next request.
     go.add_permits(1);
     until("it was answered", || seen.whole.is() == 1).await;
     let upstream_calls = r#"iluma_gateway_upstream_requests_total{account="live",route="ktp",status="200"}"#;
@@ -693,7 +693,7 @@ async fn an_early_answer_is_read_though_upstream_closed_with_the_upload_unread()
             if wire.head().await.is_some() {
                 seen.heads.up();
                 wire.send(format!("HTTP/1.1 {status} X\r\n{framing}\r\n\r\n{{}}")).await;
-                // Unread data turns its end into a reset.
+                // Upstream closes without reading the upload, so the connection may end with a reset.
             }
         })
         .await;
@@ -767,7 +767,7 @@ async fn an_answers_head_is_bound_by_bytes_and_not_by_fields() {
         for (count, status) in [(98, 200), (99, 200), (101, 200), (1000, 200), (2500, 200), (5000, 504)] {
             // Each request has another bank account, so that no answer comes from the cache.
             let question = QUESTION.replace("1234567855", &format!("77{count}"));
-            // Common clients accept at most 100 fields.
+            // A plain connection is used, because common HTTP clients accept at most 100 headers.
             let mut wire = Wire::connect(rig.app.server_address()).await;
             let head = rig.head("lending", "POST", path);
             let fields = format!("content-type: application/json\r\nx-fields: {count}\r\n");

@@ -1,4 +1,4 @@
-//! The account's rate, the quotas and the ledger for calls to Iluma.
+//! Tests of the account's rate limit, the quotas and the ledger of calls to Iluma.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -29,7 +29,8 @@ async fn answering(status: u16, body: &'static str) -> Upstream {
     .await
 }
 
-/// Returns the books of a team and route: requests, calls, billable, unknown, hits, collapsed, shared, cost, saved.
+/// Returns the ledger's figures of a team and a route: requests, calls, billable, unknown, hits, collapsed, shared,
+/// cost, saved.
 async fn books(rig: &Rig, tenant: &str, route: &str) -> [u64; 9] {
     let answer = admin(rig, "/v1/usage").await;
     let rows = answer.json()["rows"].as_array().expect("rows").clone();
@@ -58,7 +59,7 @@ async fn each_call_is_booked_with_what_it_costs_and_what_was_saved() {
         assert_eq!(rig.post("lending", BANK, question(number)).send().await.status, 200);
     }
     assert_eq!(rig.post("payments", BANK, question(1_234_567_855)).send().await.status, 200);
-    // A temporary error costs nothing, nor does a refusal by upstream.
+    // Neither a temporary error nor a refusal by upstream costs anything.
     assert_eq!(rig.post("lending", BANK, question(1_234_567_899)).send().await.status, 200);
     assert_eq!(rig.post("lending", BANK, "{}").send().await.status, 400);
     for nik in ["3171011708450001", "3171011708450099"] {
@@ -102,7 +103,7 @@ async fn a_pending_call_is_unknown_until_a_get_tells() {
     rig.stop().await;
 }
 
-/// Returns the routes of calls with an unknown outcome, with the reasons.
+/// Returns the route and the reason of each call with an unknown outcome.
 async fn unknown(rig: &Rig, query: &str) -> Vec<(String, String)> {
     let list = rig.operator("GET", &format!("/v1/usage/unknown{query}")).send().await;
     assert_eq!(list.status, 200, "{}", list.text());
@@ -127,7 +128,7 @@ async fn what_nobody_saw_answered_is_unknown_and_what_never_left_is_nothing() {
     assert!(first["calls"][0]["booked"].as_str().is_some_and(|time| time[..13] == today[..13]), "{first} {today}");
     assert_eq!(unknown(&rig, &format!("?limit=1&after={}", first["next"])).await, [lost("bank")]);
     assert_eq!(rig.operator("GET", "/v1/usage/unknown?limit=0").send().await.status, 400);
-    // This call is in flight.
+    // A call in flight is in the list too, as `open`.
     let on_its_way = tokio::spawn(rig.post("lending", KTP, "{}").send());
     let open = ("ktp".to_owned(), "open".to_owned());
     let seen = async { while !unknown(&rig, "").await.contains(&open) {} };
@@ -177,7 +178,7 @@ async fn a_quota_admits_exactly_what_is_left_of_many_at_once() {
     assert_eq!((passed, upstream.heard().len()), (37, 37));
     let last = answers.iter().find(|answer| answer.status != 200).expect("one too many");
     assert!((1..=86400).contains(&refused(last, "QUOTA_EXCEEDED", "quota_exceeded")));
-    // A GET costs no quota, another team has its own, and tomorrow is another day.
+    // A free GET uses no quota. Another team has its own quota. On the next day the day's quota is free again.
     assert_eq!(rig.ask("lending", "GET", CODES).send().await.status, 200);
     assert_eq!(rig.post("payments", KTP, "{}").send().await.status, 200);
     let series = r#"iluma_gateway_rate_limited_total{limit="quota_day",tenant="lending"}"#;
@@ -283,7 +284,8 @@ async fn the_accounts_rate_makes_a_call_wait_for_its_turn_or_refuses_it() {
         .await;
     let answers = futures_util::future::join_all((0..20).map(|_| rig.post("lending", KTP, "{}").send())).await;
     let passed = answers.iter().filter(|answer| answer.status == 200).count();
-    // One passes at once, two more in 250 ms; a busy machine may need a little longer for all of them.
+    // One call passes at once, and two more within 250 ms. A busy machine sends the requests more slowly, so more may
+    // pass.
     assert!((3..=5).contains(&passed), "{passed}");
     let late = answers.iter().find(|answer| answer.status != 200).expect("one too many");
     assert!(refused(late, "RATE_LIMIT_EXCEEDED", "account_rate_limited") <= 2);
@@ -330,7 +332,7 @@ async fn own_refusals_and_upstreams_429_never_open_the_circuit() {
     for _ in 0..50 {
         assert_eq!(rig.post("lending", KTP, "{}").send().await.header("x-gateway-error"), "");
         assert_eq!(rig.post("lending", KTP, "{}").send().await.header("x-gateway-error"), "endpoint_backing_off");
-        // The longest wait, with its jitter.
+        // The clock passes the longest back-off, with its jitter.
         rig.clock.advance(Duration::from_secs(80));
     }
     rig.stop().await;
@@ -344,7 +346,7 @@ async fn a_leader_that_is_refused_leaves_the_lead_to_the_next_team() {
     refused(&answer, "QUOTA_EXCEEDED", "quota_exceeded");
     let leads = tokio::spawn(rig.post("payments", BANK, question(1)).send());
     held.holds(1).await;
-    // All teams may use an answer that another team paid for.
+    // A team without quota may use an answer that another team paid for.
     let waits = tokio::spawn(rig.post("lending", BANK, question(1)).send());
     rig.metric_becomes("iluma_gateway_in_flight", |value| value == 2.0).await;
     held.release(1);
@@ -372,7 +374,7 @@ async fn quotas_and_books_outlive_the_process() {
     rig.stop().await;
 }
 
-/// Repeats the query until the books at a node have these figures.
+/// Waits until a node's ledger has these figures for a team and a route.
 async fn books_become(rig: &Rig, tenant: &str, route: &str, so: [u64; 9]) {
     let mut got = [0; 9];
     let look = async {
@@ -471,7 +473,7 @@ async fn a_look_that_failed_is_made_once_more_within_a_budget_and_a_post_never()
     let fails = Arc::new(AtomicBool::new(true));
     let failing = Arc::clone(&fails);
     let upstream = Upstream::answering(move |heard| {
-        // Every first attempt reaches no server.
+        // Each GET fails at its first attempt, and succeeds at the second. POSTs always fail.
         let status = if heard.method == "POST" || failing.fetch_xor(true, Ordering::SeqCst) { 502 } else { 200 };
         let response = Response::builder().status(status).header("content-type", "application/json");
         let record = br#"{"id":"f95ae802-4d96-4066-ada7-fe9487d4ca5e"}"#;
@@ -484,7 +486,7 @@ async fn a_look_that_failed_is_made_once_more_within_a_budget_and_a_post_never()
         assert_eq!(rig.ask("lending", "GET", one).send().await.status, 200);
     }
     assert_eq!(books(&rig, "lending", "ocr_get").await[..2], [10, 20], "each try is a call");
-    // The budget is used up: nine in ten of the failures are final now.
+    // The budget is used up: at most two of the next ten GETs are repeated.
     let statuses = futures_util::future::join_all((0..10).map(|_| rig.ask("lending", "GET", one).send())).await;
     assert!(upstream.heard().len() <= 20 + 10 + 2, "{}", upstream.heard().len());
     assert!(statuses.iter().any(|answer| answer.status == 502));

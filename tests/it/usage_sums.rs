@@ -1,4 +1,4 @@
-//! `GET /v1/usage` of a large company: sums by day, team and route, and pages.
+//! Tests of `GET /v1/usage`: sums by day, team and route, pages, and the largest number of rows.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -17,13 +17,13 @@ const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 const TEAMS: [&str; 4] = ["collections", "lending", "payments", "screening"];
 
-/// Returns the day so many days ago.
+/// Returns the day that is `ago` days before today.
 fn day(rig: &Rig, ago: u32) -> String {
     let time = rig.clock.wall() - ago * Duration::from_secs(86400);
     humantime::format_rfc3339_seconds(time).to_string()[..10].to_owned()
 }
 
-/// Writes lines of three days into a journal; no two figures of it are alike.
+/// Writes ledger lines of these days into a node's database. All figures are multiples of `factor`.
 fn fill(folder: &Path, days: &[String], factor: i64) {
     let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
     let insert = format!(
@@ -33,7 +33,7 @@ fn fill(folder: &Path, days: &[String], factor: i64) {
     );
     let mut number = 0;
     for day in days {
-        // The last team has not called on every day.
+        // The last team has no lines on days that end in 1.
         let teams = if day.ends_with('1') { &TEAMS[..3] } else { &TEAMS };
         for team in teams {
             for route in ["bank", "bank_get", "ktp"] {
@@ -54,7 +54,7 @@ async fn rows(rig: &Rig, path: &str) -> Vec<Value> {
     asked(rig, path).await.json()["rows"].as_array().expect("rows").clone()
 }
 
-/// Sums lines as a reader of the whole ledger would.
+/// Sums the lines by these columns, as `/v1/usage` must do.
 fn summed(lines: &[Value], by: &str) -> Vec<Value> {
     let named: Vec<&str> = COLUMNS.into_iter().filter(|column| by.split(',').any(|name| name == *column)).collect();
     let mut sums: BTreeMap<Vec<&str>, [u64; 9]> = BTreeMap::new();
@@ -73,7 +73,7 @@ fn summed(lines: &[Value], by: &str) -> Vec<Value> {
     sums.into_iter().map(row).collect()
 }
 
-/// Compares every sum, whole and in pages, with the lines themselves.
+/// Compares every sum that a node returns, whole and in pages, with the sum of the lines.
 async fn compare(rig: &Rig, range: &str, lines: &[Value]) {
     for by in SUMS {
         let expected = summed(lines, by);
@@ -125,7 +125,7 @@ async fn sums_have_the_lines_of_all_nodes() {
     let redis = Redis::start().await;
     let a = Rig::builder().redis(&redis).start().await;
     let b = a.another().await;
-    // More days than one question to Redis has.
+    // The range has more days than the gateway reads from Redis together.
     let days: Vec<String> = (1..=11).rev().map(|ago| day(&a, ago)).collect();
     let range = format!("from={}&to={}", days[0], days[10]);
     let a = a.restart_after(async |folder| fill(folder, &days, 1)).await;
@@ -233,7 +233,7 @@ async fn a_team_is_unknown_if_neither_the_configuration_nor_the_books_have_it() 
     let audit = rig.operator("GET", "/v1/audit?newest_first=true&limit=1").send().await.json();
     assert_eq!((&audit["entries"][0]["order"], &audit["entries"][0]["outcome"]), (&json!("replay"), &json!("refused")));
     let today = [day(&rig, 1)];
-    // These teams are not in the configuration any more.
+    // The teams `collections` and `screening` have lines in the ledger, and are not in the configuration.
     let rig = rig.restart_after(async |folder| fill(folder, &today, 1)).await;
     for team in TEAMS {
         for path in ["/v1/usage?tenant=", "/v1/usage/unknown?tenant=", "/v1/callbacks?state=dead&tenant="] {
@@ -272,7 +272,7 @@ async fn an_answer_has_ten_thousand_rows_at_most_and_never_leaves_one_out_withou
     );
     assert_eq!(rows(&rig, "/v1/usage?from=2026-03-31&to=2026-03-31").await.len(), 5000);
 
-    // In pages of CSV the first columns of the last line lead to the next page.
+    // In CSV, the first three columns of a page's last line are `after` for the next page.
     let (mut after, mut lines, mut pages) = (String::new(), 0, 0);
     loop {
         let path = format!("/v1/usage?from=2026-03-30&to=2026-03-31&limit=10000{after}");

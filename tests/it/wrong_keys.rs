@@ -1,4 +1,4 @@
-//! A flood of wrong keys from many addresses: a built gateway refuses them within its memory, and no valid key suffers.
+//! Tests of a flood of wrong keys from many addresses: the built gateway limits its memory, and valid keys still pass.
 
 #![allow(clippy::disallowed_methods, reason = "the flood and its minutes are real, and its tasks end with the test")]
 
@@ -12,21 +12,23 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// The connections of the flood, and the requests that each sends at once: 49 with wrong keys, and one with the team's key.
+/// The number of connections of a flood.
 const CONNECTIONS: u32 = 8;
+/// The number of requests that a connection sends at once: 49 with wrong keys, and one with the team's key.
 const TOGETHER: u32 = 50;
-/// The wrong keys of an address in a minute that are answered 401 (`auth.max_failures`).
+/// The number of wrong keys from one address in a minute that get 401. It is the default of `auth.max_failures`.
 const FAILURES: u64 = 20;
-/// The memory that the flood may take, in KiB: a table of 50,000 addresses has 10 MiB, and the allocator keeps some more.
+/// The most memory in KiB that the gateway may take after a flood's first part. A table of 50,000 addresses has 10 MiB,
+/// and the allocator keeps some more.
 const MOST_GROWTH: u64 = 24 << 10;
 
-/// A flood.
+/// A number of requests with different wrong keys, from a number of addresses in turn.
 struct Flood {
     keys: u32,
     addresses: u32,
 }
 
-/// The answers to a flood.
+/// The numbers of answers to a flood: 401, 429, and successes with the valid key.
 #[derive(Default)]
 struct Answers {
     unauthorized: u64,
@@ -34,7 +36,7 @@ struct Answers {
     valid: u64,
 }
 
-/// A gateway that ends with the test; what it logs is read, and not kept.
+/// A gateway that is killed when it is dropped. Its log is read, and not kept.
 struct Process(Child);
 
 impl Drop for Process {
@@ -45,7 +47,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts a gateway; returns the addresses of `server` and `admin` too.
+    /// Starts a gateway. Returns it with the addresses of `server` and `admin`.
     async fn start(folder: &Folder) -> (Self, SocketAddr, SocketAddr) {
         let mut command = folder.prepared("run");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -69,7 +71,7 @@ impl Process {
         (process, address("server"), address("admin"))
     }
 
-    /// Returns its resident memory in KiB.
+    /// Returns the process's resident memory in KiB.
     fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("a running process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
@@ -94,7 +96,8 @@ impl Flood {
     }
 }
 
-/// Sends the keys with these numbers over one connection, and counts the answers.
+/// Sends the wrong keys with these numbers over one connection, with the valid key after each group. Counts the
+/// answers.
 async fn sent(server: SocketAddr, numbers: std::ops::Range<u32>, addresses: u32) -> Answers {
     let (mut wire, mut answers) = (Wire::connect(server).await, Answers::default());
     let numbers: Vec<u32> = numbers.collect();
@@ -104,7 +107,7 @@ async fn sent(server: SocketAddr, numbers: std::ops::Range<u32>, addresses: u32)
         for number in some {
             requests += &request(client(*number), &format!("igw_lending_{number:032x}"));
         }
-        // A valid key from an address that was refused a moment ago.
+        // The valid key comes from an address that sent a wrong key just before.
         requests += &request(client(some[0]), Folder::KEY);
         wire.send(requests).await;
         for _ in some {
@@ -129,7 +132,7 @@ fn request(client: Ipv4Addr, key: &str) -> String {
     )
 }
 
-/// Sends a first part, which fills the table of addresses, and then the rest, which must take no more memory.
+/// Sends a first part, which fills the table of addresses. Then sends the rest, and checks that it takes little memory.
 async fn flood(first: Flood, rest: Flood) {
     let text =
         Folder::text("http://127.0.0.1:9").replace("[server]\n", "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n");

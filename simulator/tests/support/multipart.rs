@@ -1,6 +1,7 @@
 //! Multipart forms, for the tests of the simulator and of the gateway.
 
-/// A part of a multipart form: name and text, or name, file name, type and content.
+/// A part of a multipart form. `Text` has a name and a text; `File` has a name, a file name, a content type and a
+/// content.
 #[derive(Debug, Clone)]
 pub enum Part<'a> {
     Text(&'a str, &'a str),

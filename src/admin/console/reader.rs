@@ -10,7 +10,7 @@ pub(super) struct Reader<'a> {
     pub(super) session: &'a Session<Role>,
     /// This node's name.
     pub(super) node: &'a str,
-    /// The time zone in which days begin.
+    /// The name of the time zone in which the ledger's days begin.
     pub(super) time_zone: &'a str,
     /// The teams of the configuration.
     pub(super) teams: &'a [&'a str],

@@ -135,8 +135,8 @@ async fn asset(request: Request) -> Response {
     }
 }
 
-/// Returns the log-in page with the text of a refusal. The status and the reason in `x-gateway-error` are those of the
-/// API's answer.
+/// Returns the log-in page with the text of a refusal. The response has the same status and the same `x-gateway-error`
+/// as the API's answer to that refusal.
 fn refused(refusal: Refusal) -> Response {
     let markup = views::login(Some(&refusal.to_string()));
     let mut response = refusal.into_response();

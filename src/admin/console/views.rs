@@ -229,7 +229,7 @@ pub(super) fn erasure(reader: &Reader<'_>) -> Markup {
     }
 }
 
-/// The columns by which the ledger can be summed, each with its name for the reader.
+/// The ways to sum the ledger's lines: each is a value of the parameter `by`, and its text in the form.
 const SUMS: [(&str, &str); 4] =
     [("tenant", "team"), ("route", "route"), ("day", "day"), ("day,tenant,route", "day, team and route")];
 

@@ -1,6 +1,6 @@
-//! The failures of a database: the error for the caller, and the disk's fault for operators.
+//! The failures of a database: the error for the caller, and the fault of the disk or the file for operators.
 
-/// The reason why work was not done. The work changed nothing.
+/// The reason why the work of a caller was not done. The work then changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseError {
     /// The disk is full or fails, or another program holds the file.
@@ -26,7 +26,7 @@ pub enum WriteFault {
     /// The file, its folder or the whole disk can't be written.
     #[error("the file is read-only, or its permissions forbid writing")]
     ReadOnly,
-    /// Another program holds the file.
+    /// Another program has locked the file.
     #[error("another program has locked the file")]
     Locked,
     /// The disk reports an error.

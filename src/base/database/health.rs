@@ -1,4 +1,4 @@
-//! The durability of a database, and the outcome of its writes for operators.
+//! The durability of a database, and the outcomes of its writes, which operators see.
 
 use super::error::WriteFault;
 use parking_lot::Mutex;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 pub enum Durability {
     /// No write is lost, even if the machine loses power: a commit waits for the disk.
     Power,
-    /// The newest writes are lost if the machine loses power, but not if only the process ends. Free space in the file
-    /// can be given back to the disk.
+    /// The newest writes may be lost if the machine loses power. No write is lost if only the process ends. Free space
+    /// in the file can be given back to the disk.
     Process {
         /// The size of the write-ahead log, in bytes, at which its pages are written back into the file.
         log: u32,
@@ -21,7 +21,7 @@ impl Durability {
     /// The size of a page of the database, in bytes.
     const PAGE: u32 = 4096;
 
-    /// Returns the statements that prepare the writer. They run before tables are created.
+    /// Returns the SQL statements that prepare the writer's connection. They must run before tables are created.
     pub(super) fn pragmas(self) -> String {
         match self {
             // The keys of rows are random, so nearly every changed row is on another page. SQLite keeps 16 MiB of pages
@@ -47,7 +47,7 @@ pub(super) struct Health {
     refused: Mutex<RefusedWrites>,
 }
 
-/// The transactions that failed with a write fault since the start of the process.
+/// The transactions that have failed with a write fault since the start of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RefusedWrites {
     /// The number of transactions that failed.
@@ -71,7 +71,7 @@ impl Health {
         *self.refused.lock()
     }
 
-    /// Records the outcome of a commit: its fault, or `None` if it succeeded. Logs a line only if the fault differs
+    /// Records the outcome of a commit: its fault, or `None` if it succeeded. Logs a line only if the outcome differs
     /// from that of the commit before.
     pub(super) fn note(&self, fault: Option<WriteFault>) {
         if fault.is_some() {

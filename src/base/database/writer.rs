@@ -12,14 +12,14 @@ use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::{mpsc, oneshot};
 
-/// The largest number of jobs in one transaction. It bounds the time that the first job waits for the others.
+/// The largest number of jobs in one transaction. It bounds the time for which the first job waits for the others.
 const MOST_TOGETHER: usize = 256;
 
 /// A message to the writer.
 pub(super) enum Job {
     /// Work for a transaction.
     Work(Box<dyn Work>),
-    /// An order to end the writer. The sender is used once the file is closed.
+    /// The request to end the writer. The writer sends `()` once the file is closed.
     Close(oneshot::Sender<()>),
 }
 
@@ -31,7 +31,7 @@ pub(super) trait Work: Send {
     fn answer(self: Box<Self>, committed: Result<(), DatabaseError>);
 }
 
-/// The failure of a caller's work, for which the transaction must be undone. It holds the fault of the disk or the
+/// The sign that a caller's work failed and the transaction must be undone. The value is the fault of the disk or the
 /// file; `None` if the failure has another cause.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Undo(Option<WriteFault>);
@@ -40,12 +40,12 @@ pub(super) struct Undo(Option<WriteFault>);
 pub(super) struct Call<S, T, U, F, W, O> {
     state: S,
     work: F,
-    /// Returns true if the caller no longer wants the work.
+    /// Returns true if the work need not be done, because the caller was cancelled.
     is_cancelled: W,
     /// Makes the answer from the state and the work's result.
     finish: O,
     answer: oneshot::Sender<Result<U, DatabaseError>>,
-    /// The result of the last run.
+    /// The result of the last run of the work.
     outcome: Result<T, DatabaseError>,
 }
 
@@ -58,8 +58,8 @@ where
     W: Fn(&oneshot::Sender<Result<U, DatabaseError>>) -> bool + Send,
     O: FnOnce(S, T) -> U + Send,
 {
-    /// Makes a call that runs `work` on `state`, unless `is_cancelled` returns true. `finish` turns the state and the
-    /// work's result into the value that the caller gets through `answer`.
+    /// Makes a call that runs `work` on `state`. If `is_cancelled` returns true, the work does not run. `finish` makes
+    /// a value from the state and the work's result, and the caller gets this value through `answer`.
     pub(super) fn new(
         state: S,
         work: F,
@@ -105,10 +105,10 @@ where
     }
 }
 
-/// A caller's work in a transaction.
+/// The work of one caller, as a part of a transaction.
 struct Member {
     work: Box<dyn Work>,
-    /// The failure of the work. Failed work does not run again.
+    /// The failure of the work; `None` if it has not failed. Failed work does not run again.
     failed: Option<Undo>,
 }
 
@@ -118,8 +118,8 @@ impl From<Box<dyn Work>> for Member {
     }
 }
 
-/// Runs the writer until the database is closed, or until every clone of the database is dropped. If the database is
-/// closed, returns the sender for the report that the file is closed; otherwise `None`.
+/// Runs the writer until the database is closed, or until every clone of the database is dropped. In the first case,
+/// returns the sender by which the caller reports that the file is closed; in the second, `None`.
 pub(super) fn serve(
     writer: &Connection,
     mut jobs: mpsc::Receiver<Job>,
@@ -151,10 +151,10 @@ pub(super) fn serve(
     }
 }
 
-/// Runs the members, and the work that `more` adds, in one transaction. If a member fails, the transaction is undone,
-/// and the others run again without that member. If no transaction can begin, the waiting work (up to `MOST_TOGETHER`
-/// jobs) becomes members too, and all members fail together. The reason is that each attempt to begin takes seconds
-/// while another program holds the file.
+/// Runs the members, and the work that `more` returns, in one transaction. If a member fails, the transaction is
+/// undone, and the other members run again. If no transaction can begin, up to `MOST_TOGETHER` waiting jobs become
+/// members too, and all members fail together. Otherwise each job would wait for an attempt of its own, which takes
+/// seconds while another program has locked the file.
 fn transact(
     connection: &Connection,
     members: &mut Vec<Member>,

@@ -18,10 +18,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The largest accepted body: results have a few hundred bytes.
+/// The largest accepted body, in bytes. A callback has a few hundred bytes.
 const LARGEST: usize = 1 << 20;
 
-/// The largest number of callbacks that are kept: the tour reads a handful, and the demo may serve for days.
+/// The largest number of callbacks that are kept. The tour reads a handful, and the demo may serve for days.
 const KEPT: usize = 100;
 
 /// The longest time for which [`Endpoint::stop`] waits for connections.
@@ -67,7 +67,7 @@ impl Endpoint {
                     let service = service_fn(move |request| Arc::clone(&desk).answer(request));
                     let mut http = http1::Builder::new();
                     let connection = http.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-                    // The end of a connection is the client's decision.
+                    // The client decides how its connection ends, so an error here is no fault.
                     let _ = stop.run_until_cancelled(connection).await;
                 });
             }

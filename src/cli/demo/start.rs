@@ -31,7 +31,7 @@ pub(in super::super) struct Args {
 /// Shows the gateway's functions, then serves until Ctrl-C. With `--exit` it ends after the tour.
 ///
 /// # Errors
-/// Returns an error if the system refuses something, or if a step has an unexpected result.
+/// Returns an error if the gateway or the simulator does not start, or if a step of the tour has an unexpected result.
 pub(in super::super) async fn run(args: Args) -> Result<(), DemoError> {
     let token = keygen::secret();
     let options = simulator::Options {

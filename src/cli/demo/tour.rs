@@ -336,7 +336,7 @@ impl<'a> Tour<'a> {
         })
     }
 
-    /// Sends a request to the admin listener.
+    /// Sends a request to the admin listener, and returns the JSON of the answer.
     async fn operate(&self, method: Method, path: &str, body: &Value) -> Result<Value, DemoError> {
         let token = self.settings.admin.token.as_ref().map_or("", |token| token.expose_secret());
         let request = Request::builder()
@@ -393,8 +393,8 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Pauses for 20 ms. Returns an error that names the awaited event `what` if the wait that began at `started` is
-    /// too long.
+    /// Returns an error that names the awaited event `what` if [`TIMEOUT`] has passed since `started`. Otherwise pauses
+    /// for 20 ms.
     async fn pause_since(&self, started: Instant, what: &str) -> Result<(), DemoError> {
         expect(self.clock.now() - started < TIMEOUT, what)?;
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -5,7 +5,7 @@ use crate::iluma::routes::{Kind, ROUTES, SampleBody};
 use http::Method;
 use std::fmt::Write as _;
 
-/// The paths of the portal itself, which nobody calls from a program.
+/// The paths of the portal itself. They are for browsers, so they have no example.
 const PAGES: [&str; 4] = ["_gateway", "_gateway/login", "_gateway/logout", "_gateway/assets/:name"];
 
 /// The example of one request, in three languages.
@@ -13,7 +13,7 @@ const PAGES: [&str; 4] = ["_gateway", "_gateway/login", "_gateway/logout", "_gat
 pub(super) struct Example {
     /// Method and path.
     pub(super) title: String,
-    /// The name of the row.
+    /// The name of the path's row in the route table.
     pub(super) route: &'static str,
     pub(super) curl: String,
     pub(super) node: String,

@@ -25,7 +25,7 @@ pub(super) struct Reader<'a> {
     /// The session's CSRF token, which the page's orders carry.
     pub(super) csrf: &'a str,
     pub(super) tenant: &'a Tenant,
-    /// The URL of the gateway, in front of a path.
+    /// The base URL of the gateway, to which examples add a path.
     pub(super) base: &'a str,
     /// The time zone in which days begin.
     pub(super) time_zone: &'a str,

@@ -25,10 +25,11 @@ use std::time::Duration;
 const LONGEST_FORM: usize = 4096;
 /// The time in which the whole form must arrive.
 const FORM_TIME: Duration = Duration::from_secs(10);
-/// The path of the page. The cookie is for the paths below it, so the page itself ends with a slash.
+/// The path of the page and of the session's cookie. It ends with a slash, because a browser sends the cookie only for
+/// this path and the paths below it.
 const PAGE: &str = "/_gateway/";
 
-/// A place of the portal.
+/// A part of the portal, by its path: the page, the log-in, the log-out, or a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Place {
     Page,
@@ -38,7 +39,8 @@ pub(in super::super) enum Place {
 }
 
 impl Place {
-    /// Returns the place that a route leads to; `None` for the team's own API and all other routes.
+    /// Returns the part of the portal at a route's path; `None` for the rest of the team's own API and all other
+    /// routes.
     pub(in super::super) fn of(route: &Route) -> Option<Self> {
         if route.kind != Kind::OwnApi {
             return None;
@@ -52,7 +54,7 @@ impl Place {
     }
 }
 
-/// Answers a request at a place of the portal.
+/// Answers a request for a part of the portal.
 pub(in super::super) async fn serve(
     gateway: &Arc<Gateway>,
     config: &Arc<RuntimeConfig>,
@@ -102,7 +104,7 @@ async fn show(
     Ok(html(StatusCode::OK, page::page(&reader)))
 }
 
-/// Opens a session for the key in the form. A wrong key counts like any failed authentication of this listener.
+/// Opens a session for the key in the form. A wrong key counts as a failed authentication on this listener.
 async fn log_in(
     gateway: &Gateway,
     config: &RuntimeConfig,

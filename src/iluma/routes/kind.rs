@@ -61,7 +61,8 @@ impl Kind {
         }
     }
 
-    /// Returns the subject of the answers, if the cache stores them.
+    /// Returns the subject under which the cache stores the answers; `None` if the cache stores no answers of this
+    /// kind.
     #[must_use]
     pub const fn subject(self) -> Option<Subject> {
         match self {
@@ -83,8 +84,8 @@ impl Kind {
         }
     }
 
-    /// Returns true if an operator's `[[routes]]` entry may be `like` a row of this kind: the row is a part of Iluma's
-    /// API.
+    /// Returns true if an operator's `[[routes]]` entry may name a row of this kind in `like`. Such a row is a part of
+    /// Iluma's API.
     #[must_use]
     pub const fn is_of_ilumas_api(self) -> bool {
         match self {
@@ -106,7 +107,7 @@ impl Kind {
         }
     }
 
-    /// Returns the handler's method, if it takes only one.
+    /// Returns the method of all rows of this kind; `None` if the rows of this kind may have different methods.
     #[must_use]
     pub const fn only_method(self) -> Option<Method> {
         match self {
@@ -134,7 +135,7 @@ impl Kind {
 pub enum Charge {
     /// Iluma never charges.
     Never,
-    /// Iluma charges by the answer, as `ledger::charge` defines.
+    /// Iluma's answer decides if Iluma charges; `ledger::charge` has the rules.
     Answered,
     /// The charge is unknown, because the row is not documented.
     Unknown,

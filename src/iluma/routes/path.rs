@@ -16,7 +16,7 @@ const DECODING_ROUNDS: usize = 8;
 #[derive(Debug, PartialEq, Eq)]
 pub struct NormalPath<'a>(Cow<'a, str>);
 
-/// The reason why a path has no normal form. Each is answered with 400.
+/// The reason why a path has no normal form. The gateway answers each with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// A segment is `.` or `..`, or an encoding of them.
@@ -35,7 +35,7 @@ pub enum PathError {
 }
 
 impl<'a> NormalPath<'a> {
-    /// Brings `path` into its normal form; borrows it if it is in that form already.
+    /// Returns the normal form of `path`. A path without percent-encodings is borrowed, and not copied.
     ///
     /// # Errors
     /// Returns the reason why the path can't be routed or forwarded.
@@ -59,7 +59,7 @@ impl<'a> NormalPath<'a> {
         &self.0
     }
 
-    /// Returns the segments, without one trailing slash; none for `/`.
+    /// Returns the segments. A trailing slash adds no segment, and `/` has none.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         let inner = &self.0[1..];
         let mut rest = (!inner.is_empty()).then(|| inner.strip_suffix('/').unwrap_or(inner));
@@ -72,12 +72,13 @@ impl<'a> NormalPath<'a> {
         })
     }
 
-    /// Returns true if a segment is one of `words` in any spelling: letter case, repeated encodings, and suffixes that
-    /// some servers cut from a segment (`;…`, `.json`, a space) make no difference.
+    /// Returns true if a segment is one of `words`. Letter case and repeated encodings make no difference. The
+    /// comparison ends at the first character that is not a letter, a digit, `_` or `-`, because some servers cut
+    /// suffixes such as `;…`, `.json` or a space.
     #[must_use]
     pub fn names(&self, words: &[&str]) -> bool {
         self.segments().any(|segment| {
-            // Only an encoding can still hide a word; a normal path has no segment that can't be decoded.
+            // Only an encoding can still hide a word. Every segment of a normal path can be decoded.
             let decoded = match segment.contains('%') {
                 true => Cow::Owned(decode_fully(segment).unwrap_or_default()),
                 false => Cow::Borrowed(segment),
@@ -115,7 +116,7 @@ fn check_segment(segment: &str, is_encoded: bool) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Returns a segment with all encodings decoded; `None` if that takes too many rounds.
+/// Returns a segment with all encodings decoded; `None` if that takes more than [`DECODING_ROUNDS`] rounds.
 fn decode_fully(segment: &str) -> Option<String> {
     let mut text = segment.to_owned();
     for _ in 0..DECODING_ROUNDS {

@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Segments of paths that reveal an account's secrets or settings. A path with one of them, or with [`OWN_WORD`], is
-/// refused if no row of the table matches it. This holds also if the operator has added a route for it.
+/// refused if no row of the table matches it. A route that the operator has added for such a path does not change that.
 pub const ACCOUNT_WORDS: [&str; 3] = ["callback", "businesses", "api_keys"];
 /// The segment of the gateway's own API.
 pub const OWN_WORD: &str = "_gateway";
@@ -111,7 +111,8 @@ impl Table {
         Self { known: known.collect(), added: added.collect() }
     }
 
-    /// Returns the row of a request. HEAD is routed as GET. OPTIONS matches rows with any method.
+    /// Returns the route of a request. HEAD is routed as GET. OPTIONS matches rows with any method. A path that matches
+    /// no row gets the row `gateway`, `forbidden` or `other`.
     ///
     /// # Errors
     /// Returns an error if the path has no normal form.
@@ -122,7 +123,8 @@ impl Table {
         let found = with_segments(&path, |segments| {
             let fits = |row: &&Row| (described || row.method == *asked) && row.matches(segments);
             let known = self.known.iter().find(fits);
-            // The operator chooses the treatment of an added row, except for paths with the account's keys.
+            // An added row serves no path with a forbidden word, and in a collection only the paths of
+            // `Row::may_serve`.
             let may_serve = |row: &&Row| !is_forbidden(&path) && row.may_serve(&path);
             let row = known.or_else(|| self.added.iter().find(|row| fits(row) && may_serve(row)))?;
             Some((row, row.record(segments)))
@@ -204,14 +206,14 @@ pub enum CollectionPlace {
     Outside,
     /// The pattern names a record: `:id` follows the collection's name directly.
     Record,
-    /// The pattern names the collection itself, without a variable segment.
+    /// The pattern is in a collection and has no `:name` segment.
     Collection,
-    /// The pattern is in a collection and has a variable segment at another position.
+    /// The pattern is in a collection and has a `:name` segment, but no `:id` directly after the collection's name.
     Unclear,
 }
 
 impl CollectionPlace {
-    /// Returns the place of a pattern.
+    /// Returns the relation of a pattern to the collections of records. A pattern without a normal form is `Outside`.
     #[must_use]
     pub fn of(pattern: &str) -> Self {
         let Ok(path) = NormalPath::parse(pattern) else { return Self::Outside };
@@ -285,12 +287,13 @@ impl Row {
     }
 }
 
-/// Returns true if a path that matched a row is certainly that row's canonical path.
+/// Returns true if a path that matched a row has no trailing slash and no upper-case letter, and so is the row's
+/// canonical path. For a canonical path with upper-case letters in an id it returns false.
 fn is_canonical(path: &str) -> bool {
     !path.ends_with('/') && !path.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// Returns true for `v` and dotted numbers: `v0`, `v1.1`, `v22`.
+/// Returns true for a version: `v` and numbers with dots in between, such as `v0`, `v1.1` or `v22`.
 fn is_version(segment: &str) -> bool {
     let Some(numbers) = segment.strip_prefix(['v', 'V']) else { return false };
     segment.len() <= 16 && numbers.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))

@@ -38,7 +38,7 @@ pub struct RouteSpec {
     pub callbacks: &'static [(&'static str, CallbackType)],
     /// The rows that are allowed as well if a tenant's `routes` name this row.
     pub includes: &'static [RouteName],
-    /// True if every tenant may use the row, also without it in `routes`.
+    /// True if every tenant may use the row, even if the tenant's `routes` do not name it.
     pub always_allowed: bool,
     /// Examples of requests.
     pub samples: &'static [Sample],
@@ -360,13 +360,13 @@ fn makers() -> impl Iterator<Item = &'static RouteSpec> {
 }
 
 impl RouteSpec {
-    /// Returns true if an operator's path in a collection of records may be like the row; `by_id` means that the path
-    /// names a record.
+    /// Returns true if an operator's path in a collection of records may name the row in `like`. `by_id` is true if the
+    /// path names a record.
     #[must_use]
     pub fn may_stand_in_collection(&self, by_id: bool) -> bool {
         match self.kind {
             Kind::CachedRecord(_) | Kind::Records | Kind::File => by_id,
-            // The path of a new record has no id; the path of a repeated one has.
+            // A path that makes a record has no id; a path that repeats a capture has one.
             Kind::Submission => !by_id || self.names_records(),
             Kind::CachedRequest(Subject::Bank) => !by_id,
             Kind::CachedRequest(_)
@@ -384,7 +384,7 @@ impl RouteSpec {
     }
 }
 
-/// Returns the methods and paths that contain the segment, for messages: `GET /_gateway/usage`.
+/// Returns the methods and paths that contain the segment, separated by commas, such as `GET /_gateway/usage`.
 #[must_use]
 pub fn documented(segment: &str) -> String {
     let paths = ROUTES.iter().flat_map(|row| row.paths).map(|path| path.replacen(' ', " /", 1));

@@ -62,7 +62,7 @@ impl Redis {
     }
 }
 
-/// Returns the name by which scripts know an endpoint.
+/// Returns the name that scripts use for an endpoint: the team, a colon, and the type.
 fn name(endpoint: &Endpoint) -> String {
     format!("{}:{}", endpoint.tenant, endpoint.kind)
 }

@@ -30,13 +30,13 @@ pub(super) const MOST_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Redis {
     pub(super) redis: RedisClient,
-    /// The writer of received callbacks and of claims, which may wait for replicas.
+    /// The writer for received callbacks and claims of idempotency keys. Its writes may wait for replicas.
     replicated: ReplicatedWriter,
     pub(in super::super) secrecy: Secrecy,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) skew: Skew,
-    /// The tasks that hand entries out, and that give them back.
+    /// The running tasks that hand out entries or give entries back.
     pub(super) tasks: Tasks,
     sentinels: Sentinels,
     /// True once the keys were verified against the fingerprints in Redis.
@@ -122,7 +122,8 @@ impl Redis {
         Ok(self.noted(answer))
     }
 
-    /// Runs a script as [`run`](Self::run) does. Returns when enough replicas have the script's changes.
+    /// Runs a script as [`run`](Self::run) does. It returns when the configured number of replicas has the script's
+    /// changes.
     pub(super) async fn run_replicated<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -150,7 +151,8 @@ impl Redis {
         Ok(call)
     }
 
-    /// Measures the difference of the clocks by `now`, Redis' time in an answer, and returns the script's own answer.
+    /// Measures the difference between the clocks, and returns the script's own answer. `now` is Redis' time, which is
+    /// the first part of every answer.
     fn noted<T>(&self, (now, answer): (i64, T)) -> T {
         self.skew.note(now, millis(self.clock.wall()), self.clock.now());
         answer

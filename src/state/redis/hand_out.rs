@@ -5,7 +5,7 @@ use super::engine::Redis;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// An entry that a caller has under a lease.
+/// An entry that is handed out under a lease.
 pub(super) trait Leased: Send + Sync + Sized + 'static {
     /// Ends the lease, so that the entry can be handed out again at once.
     fn give_back(&self, engine: &Redis) -> impl Future<Output = Result<(), StateError>> + Send;
@@ -34,8 +34,8 @@ impl<T: Leased> Drop for HandOut<T> {
     }
 }
 
-/// Runs a step that leases entries, and returns these entries. The step runs to its end even if the caller is
-/// cancelled; the entries are given back then.
+/// Runs `step`, which leases entries, and returns these entries. If the caller is cancelled, `step` still runs to its
+/// end, and the entries are given back.
 pub(super) async fn hand_out<T: Leased>(
     engine: &Arc<Redis>,
     step: impl Future<Output = Result<Vec<T>, StateError>> + Send + 'static,

@@ -64,8 +64,8 @@ impl Redis {
         Ok(found)
     }
 
-    /// Postpones a callback that can't be decrypted: it waits for its key without delaying the others. After the
-    /// retention of dead letters it is set aside.
+    /// Postpones a callback that can't be decrypted: the callback waits for its key without delaying other callbacks.
+    /// If the callback is older than the retention of dead letters, it is set aside for operators.
     async fn put_off(&self, name: &CallbackName, fencing_token: i64, received: i64) -> Result<(), StateError> {
         let now = self.clock.wall();
         let age = now.duration_since(self.ours(received)).unwrap_or_default();
@@ -127,8 +127,8 @@ impl Redis {
             if made > 0 {
                 self.due.notify_one();
             }
-            // The number is negative if another holder has the callback, or if it was erased: then nothing is left to
-            // deliver.
+            // The number is negative if another holder has the callback, or if the callback was erased. Then nothing is
+            // left to deliver here.
             if made < 0 || is_last {
                 return Ok(dead);
             }
@@ -154,9 +154,9 @@ impl Redis {
         Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token, lease: 0 })
     }
 
-    /// Stores one step of the decision about a callback. Returns the number of queued deliveries, and the team of each
-    /// delivery that became a dead letter. The number is negative if another holder has the callback, or if the
-    /// callback does not wait any more.
+    /// Stores a decision about a callback, or a part of the decision. Returns the number of queued deliveries, and the
+    /// team of each delivery that became a dead letter. The number is negative if another holder has the callback, or
+    /// if the callback does not wait any more.
     async fn settled(
         &self,
         name: &CallbackName,
@@ -182,13 +182,13 @@ impl Redis {
     }
 }
 
-/// A step of a decision about a callback.
+/// A decision about a callback, or the part of a decision that one run of the script stores.
 enum Settlement<'a> {
     /// The callback waits until this time of Redis' clock.
     Wait(i64),
-    /// The callback is set aside.
+    /// The callback is set aside for operators.
     Unowned,
-    /// These deliveries are made. If this is not the last step, more deliveries follow.
+    /// These deliveries are made. If `is_last` is false, another run makes further deliveries.
     Deliver { deliveries: &'a [NewDelivery], is_last: bool, bounds: &'a OutboxBounds },
 }
 

@@ -25,7 +25,7 @@ impl Redis {
         }
         let (mut after, mut found) = (page.after, Vec::new());
         loop {
-            // A filter leaves out rows that were read, so further steps may follow. Without a filter one step is
+            // A filter drops rows after they were read, so further steps may be needed. Without a filter one step is
             // enough.
             let step = if page.is_filtered() { MOST_LISTED } else { most };
             let rows: Vec<Fields> = self

@@ -98,8 +98,8 @@ impl Redis {
         Ok(claimed)
     }
 
-    /// Postpones a delivery that can't be decrypted: it waits for its key, without an attempt. After the retention of
-    /// dead letters it becomes a dead letter.
+    /// Postpones a delivery that can't be decrypted: the delivery waits for its key, without an attempt. If the
+    /// delivery is older than the retention of dead letters, it becomes a dead letter.
     async fn put_off_delivery(&self, row: &[Vec<u8>], fencing_token: i64) -> Result<(), StateError> {
         let [id, _, _, _, _, attempts, received, probes, history, _]: &[_; 10] =
             row.try_into().map_err(|_| StateError::Refused)?;
@@ -172,7 +172,8 @@ impl Redis {
         })
     }
 
-    /// Stores the outcome of a delivery, its counts and attempts, and the time of its next attempt.
+    /// Stores the conclusion of a hand-out: the outcome, counts and attempts of the delivery, the time of its next
+    /// attempt, and the news about its endpoint.
     async fn concluded(
         &self,
         id: &DeliveryId,
@@ -196,12 +197,12 @@ impl Redis {
     }
 }
 
-/// The end of a hand-out, as the script takes it.
+/// The conclusion of a hand-out, in the form that the script takes.
 struct StoredConclusion {
     name: &'static str,
     /// The time of the next attempt by Redis' clock, in milliseconds since 1970; 0 if there is none.
     at: i64,
-    /// The number of failed attempts, and how many of them were probes.
+    /// The number of failed attempts, and the number of probes among them.
     counts: (u32, u32),
     history: String,
     news: EndpointNews,

@@ -19,8 +19,8 @@ const MOST_GRACE: Duration = Duration::from_secs(366 * 86400);
 /// The largest number of keys that orders may make for one tenant. A key counts until it has ended, and for at least
 /// [`COUNTED`]. A revoked key does not count.
 const MOST_KEYS: usize = 32;
-/// The time for which a new key counts even if it has ended. Otherwise rotations without a grace could make any number
-/// of records.
+/// The time for which a new key counts toward [`MOST_KEYS`] even if the key has ended. Otherwise rotations without a
+/// grace could make any number of records.
 const COUNTED: Duration = Duration::from_secs(86400);
 
 /// A key that is to be made.
@@ -163,7 +163,7 @@ impl Registry {
         Ok(Taken { value: (info, key), left })
     }
 
-    /// Returns a key that has not ended; an error for a key that has ended.
+    /// Returns a key that has not ended. Returns an error for a key that has ended.
     fn open_key(&self, tenant: &TenantName, id: &str) -> Result<KeyInfo, KeyOrderError> {
         let key = self.key(tenant, id)?;
         if is_open(&key, self.now()) { Ok(key) } else { Err(KeyOrderError::Ended) }
@@ -182,8 +182,9 @@ impl Registry {
     }
 }
 
-/// Reads the grace from the body of an order to rotate a key, `{"grace":"24h"}`. Without a grace, also in an empty
-/// body, it is the default. Returns `None` if the body is invalid, or if the grace is too long.
+/// Returns the time for which a rotated key still works, from the body of an order to rotate a key, such as
+/// `{"grace":"24h"}`. If the body is empty or names no grace, the time is 24 hours. Returns `None` if the body is
+/// invalid, or if the grace is longer than 366 days.
 #[must_use]
 pub fn grace(body: &[u8]) -> Option<Duration> {
     #[derive(Default, serde::Deserialize)]

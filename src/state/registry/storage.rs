@@ -44,7 +44,7 @@ pub(super) async fn save(database: &Database, rows: Rows) -> Result<(), Database
 }
 
 /// Reads the shared copy: the number of its last change, and its rows. Returns `None` if that number is still `known`,
-/// so that nothing has changed.
+/// because then nothing has changed.
 pub(super) async fn read(redis: &RedisClient, known: &str) -> Result<Option<(String, Rows)>, RedisFailure> {
     let mut call = scripts::READ.key(redis.keys().registry_number());
     call.key(redis.keys().registry_rows()).arg(known);

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-/// The interval at which the shared copy is read. If an announcement is lost, a change takes effect after this time.
+/// The interval at which the shared copy is read. If an announcement is lost, a change takes effect within this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of [`INTERVAL`]s between two writes of the keys' last uses.
 const INTERVALS_PER_FLUSH: u32 = 5;
@@ -41,7 +41,7 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     rows: Mutex<Rows>,
     files: Mutex<Vec<(TenantName, FileKey)>>,
-    /// The last uses on this node, by the key's id. They stay when the table is built again.
+    /// The last use of each key on this node, by the key's id. These times stay when the table is built again.
     used: Mutex<BTreeMap<String, Arc<AtomicI64>>>,
     table: ArcSwap<KeyTable>,
     turn: tokio::sync::Mutex<Position>,
@@ -92,7 +92,7 @@ impl Registry {
         let _ = self.0.announce.set(announce);
     }
 
-    /// Replaces the keys of the configuration with those of the new settings.
+    /// Replaces the keys of the former configuration with the keys of `settings`.
     pub fn reload(&self, settings: &Settings) {
         let all = settings.tenants.iter();
         let files = all.flat_map(|(name, tenant)| tenant.key_sha256.iter().map(|key| (name.clone(), key.clone())));
@@ -106,7 +106,8 @@ impl Registry {
         self.0.table.load()
     }
 
-    /// Follows the shared copy, and writes the last uses of keys, until the future is dropped.
+    /// Calls [`follow`](Self::follow) every second and writes the last uses of keys every five seconds, until the
+    /// future is dropped.
     pub async fn keep(&self) {
         let mut looks: u32 = 0;
         loop {
@@ -143,7 +144,7 @@ impl Registry {
         true
     }
 
-    /// Writes this node's last uses of keys, and reads those of the other nodes.
+    /// Writes the last uses of keys on this node, and reads the last uses on the other nodes.
     pub(super) async fn refresh(&self) {
         self.flush_uses().await;
         self.0.turn.lock().await.known.clear();
@@ -152,7 +153,8 @@ impl Registry {
 
     /// Puts the rows of an order into effect: on this node's disk, in its memory, in the shared copy, and on the other
     /// nodes. Returns the names of the nodes and stores that could not be reached. Orders of this node run one after
-    /// another. `admit` runs when earlier orders have taken effect, and may refuse this order.
+    /// another. `admit` runs when the earlier orders of this node have taken effect. If it returns an error, the order
+    /// is refused.
     pub(super) async fn apply<E: From<StateError>>(
         &self,
         changed: Rows,
@@ -179,7 +181,7 @@ impl Registry {
         Ok(left)
     }
 
-    /// Writes rows to this node's disk and puts them into effect here.
+    /// Writes rows to this node's disk, and puts the rows into effect on this node.
     async fn take(&self, news: Rows) -> Result<(), StateError> {
         if news.is_empty() {
             return Ok(());

@@ -46,7 +46,7 @@ impl KeyTable {
         Self { hashes, keys: keys.into_iter().map(|(_, key)| key).collect(), suspended }
     }
 
-    /// Makes a table of the configuration's keys alone.
+    /// Makes a table that has only the keys of the configuration.
     #[must_use]
     pub fn of_configuration(settings: &Settings) -> Self {
         let all = settings.tenants.iter();

@@ -6,7 +6,7 @@ use super::super::model::Delivery;
 use super::super::times::time;
 use rusqlite::{Connection, Row, params};
 
-/// The stored status of a delivery.
+/// The stored status of a delivery whose content is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
 pub(super) enum StoredStatus {
@@ -31,7 +31,7 @@ pub(super) struct DeliveryRow {
 }
 
 impl DeliveryRow {
-    /// The columns that [`DeliveryRow::read`] needs.
+    /// The columns of a row: first those that [`DeliveryRow::read`] reads, in its order, then the status.
     pub(super) const COLUMNS: &str =
         "id, tenant, account, kind, content, attempts, probes, received, due, history, standing";
 
@@ -75,8 +75,8 @@ pub(super) fn again(db: &Connection, id: DeliveryId, at: i64) -> rusqlite::Resul
     db.prepare_cached("UPDATE deliveries SET due = ?2 WHERE id = ?1 AND standing = 0")?.execute(params![id.0, at])
 }
 
-/// Ends a queued delivery in the status `standing`. Returns the number of changed rows: 0 if the delivery is not
-/// queued.
+/// Ends a queued delivery in the status `standing`. If the delivery is about an erased person, its content is removed
+/// instead. Returns the number of changed rows: 0 if the delivery is not queued. `now` is in milliseconds since 1970.
 pub(super) fn end(db: &Connection, id: DeliveryId, standing: StoredStatus, now: i64) -> rusqlite::Result<usize> {
     db.prepare_cached(
         "UPDATE deliveries SET standing = iif(fleeting, 3, ?2), content = iif(fleeting, NULL, content), due = ?3

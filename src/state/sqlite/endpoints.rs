@@ -108,8 +108,9 @@ impl Sqlite {
         Ok(self.database.write(expire).await?)
     }
 
-    /// Hands out probes: for each endpoint its oldest queued delivery that is not in `held`. Sets the time of the
-    /// endpoint's next probe. `endpoints` has the team and the type of each endpoint whose probe is due.
+    /// Hands out probes: for each endpoint its oldest queued delivery that is not leased. Also sets the time of the
+    /// endpoint's next probe. `endpoints` has the team and the type of each endpoint whose probe is due; `held` has the
+    /// leased deliveries.
     pub(super) async fn probes(
         &self,
         endpoints: Vec<(String, String)>,
@@ -149,7 +150,8 @@ impl Sqlite {
     }
 }
 
-/// Returns the paused types of each team, and the endpoints (team and type) whose probe is due.
+/// Returns the paused types of each team, and the team and type of each endpoint whose probe is due. `now` is in
+/// milliseconds since 1970.
 pub(super) fn paused(db: &Connection, now: i64) -> rusqlite::Result<(Paused, Vec<(String, String)>)> {
     let mut find = db.prepare_cached("SELECT tenant, kind, probe FROM endpoints WHERE pause IS NOT NULL")?;
     let (mut paused, mut due) = (Paused::new(), Vec::new());

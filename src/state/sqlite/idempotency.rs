@@ -59,7 +59,8 @@ impl Sqlite {
     }
 }
 
-/// Returns the row of the key if the key exists; otherwise claims the key, and returns `None`.
+/// Returns the key's row if the key is claimed already. Otherwise claims the key, and returns `None`. `request` is the
+/// keyed hash of the request.
 fn claimed(
     db: &Connection,
     id: &ClaimId,
@@ -77,7 +78,7 @@ fn claimed(
     Ok(None)
 }
 
-/// Returns the row of a key; `None` if there is none, or if its retention has ended.
+/// Returns the row of a key; `None` if the key has no row, or if its retention has ended.
 fn found(db: &Connection, id: &ClaimId, now: i64) -> rusqlite::Result<Option<KeyRow>> {
     let mut find = db.prepare_cached(
         "SELECT token, request, holder, standing, content, at FROM claims WHERE name = ?1 AND at > ?2",

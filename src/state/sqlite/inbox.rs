@@ -176,7 +176,8 @@ impl Sqlite {
         })
     }
 
-    /// Schedules a callback to be handed out again at the time `until`, unless it has changed since its hand-out.
+    /// Schedules a callback to be handed out again at the time `until`, in milliseconds since 1970. Does nothing if the
+    /// callback has changed since its hand-out.
     async fn wait(&self, name: CallbackName, touched: i64, until: i64) -> Result<(), StateError> {
         let wait = move |db: &Connection| {
             db.prepare_cached("UPDATE callbacks SET due = ?3 WHERE name = ?1 AND touched = ?2 AND standing = 0")?
@@ -216,7 +217,7 @@ pub(super) struct CallbackRow {
 }
 
 impl CallbackRow {
-    /// The columns that [`CallbackRow::read`] needs.
+    /// The columns that [`CallbackRow::read`] reads, in its order.
     pub(super) const COLUMNS: &str = "name, record, account, kind, content, received, touched, due";
 
     /// Returns the smallest and the largest name that begin with this id. The id of a callback is the first half of its

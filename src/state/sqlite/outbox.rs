@@ -134,7 +134,8 @@ impl Sqlite {
     }
 }
 
-/// Returns a team's deliveries that are due, at most `most`. The delivery that is due for the longest time comes first.
+/// Returns a team's deliveries that are due, at most `most`. The delivery that has been due for the longest time comes
+/// first. `now` is in milliseconds since 1970.
 fn due(db: &Connection, tenant: &TenantName, now: i64, most: usize) -> rusqlite::Result<Vec<DeliveryRow>> {
     let mut find = db.prepare_cached(&format!(
         "SELECT {} FROM deliveries WHERE standing = 0 AND tenant = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3",
@@ -143,8 +144,9 @@ fn due(db: &Connection, tenant: &TenantName, now: i64, most: usize) -> rusqlite:
     find.query_map(params![tenant.as_str(), now, limit(most)], DeliveryRow::read)?.collect()
 }
 
-/// Returns a team's deliveries that are due, except those of the `paused` types, which are not even read: there may be
-/// many. Of each other type at most `most` are returned.
+/// Returns a team's deliveries that are due, except deliveries of the `paused` types, at most `most` of each other
+/// type. Deliveries of paused types are not read, because there may be many of them. `now` is in milliseconds since
+/// 1970.
 fn due_but(
     db: &Connection,
     (tenant, paused): (&TenantName, &BTreeSet<String>),
@@ -198,8 +200,8 @@ impl NewDelivery {
     }
 
     /// Stores the delivery in the status `standing`, unless its id exists already. Returns the number of new rows, 1 or
-    /// 0. If `fleeting` is true, the delivery is about an erased person: its content is stored only if it is queued,
-    /// and only until it ends. `due` and `received` are in milliseconds since 1970.
+    /// 0. If `fleeting` is true, the delivery is about an erased person, and its content is stored only while the
+    /// delivery is queued. `due` and `received` are in milliseconds since 1970.
     pub(super) fn insert(
         &self,
         db: &Connection,

@@ -7,8 +7,9 @@
 ///   fan-out, for 1 the removal of the content, for 2 the removal of the row. For 3 the retention is counted from
 ///   `due`.
 /// - `deliveries.standing`: 0 is queued; 1 is dead; 2 is delivered; 3 has no content any more, and its id is kept to
-///   recognise a repeat. For 0 `due` is the time of the next attempt. For the others it is the time from which the
-///   retention is counted: the end of the delivery, or the former `due` of an erased delivery.
+///   recognise a repeat. For 0 `due` is the time of the next attempt. For the others `due` is the time from which the
+///   retention is counted: the end of the delivery, the deletion of a dead letter, or the former `due` of an erased
+///   delivery.
 /// - Times are in milliseconds since 1970.
 pub const MIGRATIONS: (&str, &[&str]) = (
     "state",

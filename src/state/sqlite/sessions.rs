@@ -7,8 +7,8 @@ use super::engine::{Sqlite, limit};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::time::Duration;
 
-/// The smallest step by which the end of a session is moved, so that a page with many requests does not cause a write
-/// for each.
+/// The smallest time by which the stored end of a session is moved. So a page that sends many requests does not cause a
+/// write for each request.
 const STEP: Duration = Duration::from_secs(10);
 
 /// A session's row.
@@ -70,7 +70,7 @@ impl Sqlite {
     }
 }
 
-/// Returns the session with this name; `None` if there is none, or if it has ended.
+/// Returns the row of the session with this name; `None` if there is no such session, or if it has ended.
 fn found(db: &Connection, name: &SessionName, now: i64) -> rusqlite::Result<Option<Row>> {
     let mut find =
         db.prepare_cached("SELECT holder, secret, ends, last FROM sessions WHERE name = ?1 AND ends > ?2")?;

@@ -16,8 +16,8 @@ use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::redact::Redactor;
 
-/// The longest line in bytes, without its two texts (method and reason): its keys have 222 bytes, its values at most
-/// 387.
+/// The bound on the length of a line in bytes, without its two texts (method and reason). The longest possible line has
+/// about 530 bytes, and a test compares it with the bound.
 const LONGEST: usize = 656;
 
 /// The fields of a request's line. The line has no other data: no path, no header, no body.
@@ -29,9 +29,9 @@ pub struct Record<'a> {
     pub request_id: Uuid,
     /// The trace that the request belongs to.
     pub trace_id: TraceId,
-    /// The client's address, if it is known.
+    /// The client's address; `None` if it is unknown.
     pub client: Option<IpAddr>,
-    /// The tenant that owns the key, if it is known.
+    /// The tenant that owns the request's key; `None` if the key is unknown.
     pub tenant: Option<&'a TenantName>,
     /// The row of the route table.
     pub route: RouteName,
@@ -39,18 +39,18 @@ pub struct Record<'a> {
     pub method: &'static str,
     /// The status of the answer; 499 if the caller hung up before the answer was complete.
     pub status: u16,
-    /// The cache's part in the request.
+    /// The result of the cache for the request.
     pub cache: CacheOutcome,
     /// The time from the request's head to the last byte of the answer.
     pub duration: Duration,
-    /// The duration of the upstream call that this request made, on streamed routes until the answer's head; `None` if
-    /// the request made no call.
+    /// The duration of the upstream call that this request made. On streamed routes it ends with the answer's head.
+    /// `None` if the request made no call.
     pub upstream_duration: Option<Duration>,
     /// The part of the duration in which the request waited for Redis.
     pub redis_duration: Duration,
-    /// Bytes of the request's body.
+    /// The number of bytes of the request's body.
     pub request_bytes: u64,
-    /// Bytes of the answer's body.
+    /// The number of bytes of the answer's body.
     pub response_bytes: u64,
     /// The status of upstream's answer; `None` if this request made no call, or got no answer.
     pub upstream_status: Option<u16>,
@@ -87,20 +87,21 @@ impl AccessLog {
         self.lines.push(most, |out| line(out, record, &stamp, since.subsec_millis()));
     }
 
-    /// Returns the lines that are written from now on, for subscribers.
+    /// Returns the source of the written lines, to which operators can subscribe.
     #[must_use]
     pub fn live(&self) -> LiveLines {
         self.live.clone()
     }
 
-    /// Returns the number of lost lines: they found no room, the log had ended, or the sink refused them.
+    /// Returns the number of lost lines: there was no room for them, the log had ended, or the sink refused them.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lines.dropped()
     }
 }
 
-/// Returns the text of a second since 1970. Each thread formats it only once for all its requests of that second.
+/// Returns the timestamp text of a second, which is counted from 1970. Each thread formats it only once for all its
+/// requests of that second.
 fn this_second(second: u64) -> [u8; STAMP] {
     thread_local! {
         static LAST: Cell<(u64, [u8; STAMP])> = const { Cell::new((u64::MAX, [0; STAMP])) };

@@ -11,11 +11,11 @@ use tracing::{Event, Level};
 
 use super::stamp::moment;
 
-/// The largest number of characters of a field that are kept.
+/// The largest number of characters that are kept of a field.
 const LONGEST_FIELD: usize = 8 * 1024;
 
-/// The fields that are beside `time` and `level`, as in the access log. Diagnostics that differ only in these fields
-/// count as equal.
+/// The fields that name the request. A line has them beside `time` and `level`, as in the access log. Diagnostics that
+/// differ only in these fields count as equal.
 const SHARED: [&str; 2] = ["request_id", "trace_id"];
 
 /// A diagnostic without its time.
@@ -57,8 +57,8 @@ impl Diagnostic {
         }
     }
 
-    /// Returns the line with its newline. `left_out` is the number of suppressed repeats that the line reports; `None`
-    /// for the diagnostic itself.
+    /// Returns the line with its newline. For the diagnostic itself, `left_out` is `None`. For a line that reports
+    /// suppressed repeats of the diagnostic, `left_out` is their number.
     pub(super) fn line(&self, time: SystemTime, left_out: Option<u64>) -> Vec<u8> {
         let mut line = Map::new();
         line.insert("time".into(), moment(time).into());
@@ -66,7 +66,7 @@ impl Diagnostic {
         line.insert("target".into(), self.target.as_str().into());
         let mut fields = self.fields.clone();
         match left_out {
-            // Each diagnostic belongs to its own request; the count of several belongs to none.
+            // The suppressed repeats may belong to several requests, so their line names no request.
             Some(left_out) => drop(fields.insert("left_out".into(), left_out.into())),
             None => line.extend(self.shared.clone()),
         }
@@ -76,7 +76,7 @@ impl Diagnostic {
         line
     }
 
-    /// Adds the fields of a span around the diagnostic. Fields that the diagnostic has already are not replaced.
+    /// Adds the fields of a span that encloses the diagnostic. Fields that the diagnostic has already are not replaced.
     pub(super) fn add_request(&mut self, span: &Shared) {
         for (name, value) in &span.0 {
             self.shared.entry(name).or_insert_with(|| value.clone());
@@ -97,7 +97,7 @@ impl Diagnostic {
     }
 }
 
-/// The fields of a span that are copied to each diagnostic inside the span.
+/// The request's fields in a span, which are copied to each diagnostic inside the span.
 #[derive(Debug, Default)]
 pub(super) struct Shared(Map<String, Value>);
 

@@ -1,4 +1,6 @@
-//! Diagnostics on standard error as JSON lines. Equal warnings within a second are counted; no caller ever waits.
+//! Diagnostics on standard error as JSON lines; no caller ever waits for them.
+//!
+//! Of equal warnings within a second, the first is written and the others are counted.
 
 use std::io::{self, Write};
 use std::panic;

@@ -25,13 +25,13 @@ pub(super) const PERIOD: Duration = Duration::from_millis(100);
 /// The number of bytes after which a batch is written. A write of this size costs next to nothing for each line.
 const BATCH: usize = 1024 * 1024;
 
-/// The longest time that the end of a log waits for a sink that accepts nothing.
+/// The longest time for which the end of a log waits for a sink that accepts no bytes.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A function that adds the writer's own lines. Its first argument is true at the end of the log.
+/// A function that appends the writer's own lines to a buffer. Its first argument is true at the end of the log.
 pub(super) type Tick = Box<dyn FnMut(bool, &mut Vec<u8>) + Send>;
 
-/// A bounded channel to a sink. It drops lines that find no room, and counts them. Clones share it.
+/// A bounded channel to a sink. It drops lines that find no room, and counts them. Clones share the channel.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     shared: Arc<Shared>,
@@ -118,7 +118,7 @@ impl Lines {
         }
     }
 
-    /// Returns the number of lost lines: they found no room, the log had ended, or the sink refused them.
+    /// Returns the number of lost lines: there was no room for them, the log had ended, or the sink refused them.
     pub(super) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
@@ -152,8 +152,8 @@ impl LogWriter {
         }
     }
 
-    /// Waits for the end of the writer's thread, at most for the time `most`: a stuck sink must not keep the process
-    /// from ending.
+    /// Waits until the writer's thread ends, but at most for the time `most`, so that a stuck sink can't keep the
+    /// process from ending.
     fn wait(&mut self, most: Duration) {
         let Some(thread) = self.thread.take() else { return };
         if self.done.recv_timeout(most) != Err(RecvTimeoutError::Timeout) {
@@ -426,7 +426,7 @@ pub(super) mod tests {
             thread.join().unwrap();
         }
         sink.wait_for(|state| memchr::memchr_iter(b'\n', &state.bytes).count() == 4000);
-        // Each thread is removed at the next wake-up after its end.
+        // The page of each thread is removed at the next wake-up after the thread's end.
         while !log.shared.pages.lock().open.is_empty() {
             writer.thread.as_ref().unwrap().thread().unpark();
             thread::yield_now();

@@ -16,16 +16,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// The largest number of subscribers of a node: every operator of a large company, with several windows each.
+/// The largest number of subscribers of a node. It suffices for every operator of a large company, with several windows
+/// each.
 pub const MOST_SUBSCRIBERS: usize = 64;
-/// The largest number of lines that wait for a subscriber: a busy node writes them in half a second, and they have some
-/// 200 KiB.
+/// The largest number of lines that wait for a subscriber. A busy node writes this number in half a second. The lines
+/// have some 200 KiB.
 const WAITING: usize = 512;
-/// The number of lines a second that a subscriber gets on average, in addition to the [`WAITING`] lines at first: more
-/// than a person reads. It bounds the cost of subscribers for a busy node.
+/// The average number of lines a second that a subscriber gets after its first [`WAITING`] lines. It is more than a
+/// person reads, and bounds the cost of subscribers for a busy node.
 const PACE: u32 = 200;
 
-/// The lines of an access log. Clones share the subscribers.
+/// The source of an access log's lines for subscribers. Clones share the subscribers.
 #[derive(Debug, Clone, Default)]
 pub struct LiveLines(Arc<Shared>);
 
@@ -80,7 +81,8 @@ impl Allowance {
 }
 
 impl Subscriber {
-    /// Returns true if the subscriber needs further lines one by one, because it may still get lines or has a filter.
+    /// Returns true if further lines must be offered to the subscriber one by one: it has allowance left, or its filter
+    /// decides which of the lines count as lost.
     fn looks_on(&self) -> bool {
         self.allowance.lines > 0 || !self.filter.is_empty()
     }
@@ -107,7 +109,7 @@ pub struct LineFilter {
 /// One status, or a class of statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statuses {
-    /// This status.
+    /// Exactly this status.
     One(u16),
     /// All statuses of a class, given by its first digit.
     Class(u16),
@@ -127,7 +129,7 @@ impl std::str::FromStr for Statuses {
     }
 }
 
-/// The fields of a line by which it is filtered.
+/// The fields of a line that filters compare.
 #[derive(Deserialize)]
 struct Fields<'a> {
     tenant: Option<&'a str>,
@@ -150,7 +152,7 @@ impl LineFilter {
     }
 }
 
-/// A subscription, which ends when it is dropped.
+/// A subscription to the lines of an access log. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Subscription {
     id: u64,
@@ -185,7 +187,7 @@ impl Drop for Subscription {
 }
 
 impl LiveLines {
-    /// Subscribes to the lines that a filter takes; `None` if the node has the largest number of subscribers already.
+    /// Subscribes to the lines that a filter accepts; `None` if the node has [`MOST_SUBSCRIBERS`] subscribers already.
     #[must_use]
     pub fn subscribe(&self, filter: LineFilter) -> Option<Subscription> {
         let mut subscribers = self.0.subscribers.lock();

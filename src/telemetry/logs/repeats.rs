@@ -16,7 +16,7 @@ const SPAN: Duration = Duration::from_secs(1);
 /// The largest number of different diagnostics that are tracked: far more than a second of trouble produces.
 const MOST: usize = 256;
 
-/// The diagnostics of the last second.
+/// The diagnostics that were written within the last second or are still repeated, by the hash of their content.
 #[derive(Debug, Default)]
 pub(super) struct Repeats(Mutex<HashMap<u64, Repeat>>);
 

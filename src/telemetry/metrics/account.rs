@@ -36,8 +36,8 @@ impl AccountMetrics {
         self.circuit.set(i64::from(open));
     }
 
-    /// Sets the number of Iluma's endpoints from which the account backs off, because they refused calls for their
-    /// rate.
+    /// Sets the number of Iluma's endpoints from which the account backs off, because Iluma refused calls to them for
+    /// exceeding a rate limit.
     pub fn set_backing_off(&self, endpoints: usize) {
         self.backing_off.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
     }

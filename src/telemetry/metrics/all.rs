@@ -23,7 +23,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes a registry with all metrics at zero; `version` and `revision` are the labels of `build_info`.
+    /// Makes a registry with all metrics at zero. `version` and `revision` are the labels of `build_info`.
     #[must_use]
     pub fn new(version: &str, revision: &str) -> Self {
         Self { shared: Arc::new(Shared::new(version, revision)) }
@@ -56,7 +56,7 @@ impl Metrics {
         self.shared.last_reload_successful.set(i64::from(outcome == Reload::Applied));
     }
 
-    /// Notes that a configuration took effect at the time `now`, at the start or by a reload.
+    /// Records that a configuration took effect at the time `now`, at the start or by a reload.
     pub fn config_applied(&self, now: SystemTime) {
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.shared.last_reload_successful.set(1);
@@ -100,14 +100,14 @@ impl Metrics {
         self.shared.callback_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// Shows the error counter of each of these reasons from now on, also while it is 0.
+    /// Makes the error counter of each of these reasons appear in the output, at 0 until its first error.
     pub fn gateway_error_reasons(&self, reasons: impl Iterator<Item = &'static str>) {
         for reason in reasons {
             self.shared.gateway_errors.with_label_values(&[reason]).inc_by(0);
         }
     }
 
-    /// Counts a connection as long as the returned guard lives.
+    /// Counts an open connection until the returned guard is dropped.
     #[must_use]
     pub fn connection(&self, listener: Listener) -> Counted {
         Counted::new(&self.shared.connections[listener as usize])
@@ -118,18 +118,19 @@ impl Metrics {
         self.shared.failed_handshakes[listener as usize].inc();
     }
 
-    /// Counts a request as in flight as long as the returned guard lives.
+    /// Counts a request in flight until the returned guard is dropped.
     #[must_use]
     pub fn in_flight(&self) -> Counted {
         Counted::new(&self.shared.in_flight)
     }
 
-    /// Counts an error that the gateway made.
+    /// Counts an error answer of the gateway itself, by its reason.
     pub fn gateway_error(&self, reason: &'static str) {
         self.shared.gateway_errors.with_label_values(&[reason]).inc();
     }
 
-    /// Shows the delivery counter of each of these tenants and outcomes from now on, also while it is 0.
+    /// Makes the delivery counter of each of these tenants and outcomes appear in the output, at 0 until its first
+    /// delivery.
     pub fn callback_outcomes<'a>(&self, tenants: impl Iterator<Item = &'a TenantName>, outcomes: &[&'static str]) {
         for tenant in tenants {
             for outcome in outcomes {
@@ -138,14 +139,15 @@ impl Metrics {
         }
     }
 
-    /// Shows a family whose numbers another part keeps. [`Metrics::render`] calls `source` for them.
+    /// Registers a family whose numbers another part keeps. [`Metrics::render`] calls `source` for them.
     #[allow(clippy::expect_used, reason = "names and labels are constants, and every test makes them")]
     pub fn read_series(&self, family: &'static Family, source: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let read = Read::new(family, Box::new(source)).expect("names are well-formed");
         self.shared.registry.register(Box::new(read)).expect("a family is read from one source");
     }
 
-    /// Shows a family with one label whose numbers another part keeps. `source` returns each label's value and number.
+    /// Registers a family with one label, whose numbers another part keeps. `source` returns pairs of a label value and
+    /// its number.
     pub fn read(&self, family: &'static Family, source: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
         self.read_series(family, move || {
             source().into_iter().map(|(label, number)| (vec![label.to_owned()], number)).collect()
@@ -173,8 +175,8 @@ impl Metrics {
     }
 }
 
-/// Turns Prometheus' text format into OpenMetrics: the lines that describe a counter name it without `_total`, and the
-/// text ends with `# EOF`.
+/// Turns Prometheus' text format into OpenMetrics. In OpenMetrics, the lines that describe a counter give its name
+/// without `_total`, and the text ends with `# EOF`.
 fn openmetrics(text: &str) -> String {
     let mut open = String::with_capacity(text.len() + 16);
     let counters: BTreeSet<&str> =

@@ -1,6 +1,6 @@
 //! The metrics of the gateway, with one declaration for each.
 
-/// The prefix of every name.
+/// The prefix of the name of every metric.
 pub(super) const NAMESPACE: &str = "iluma_gateway";
 
 /// A metric: a family of series that differ in their labels.
@@ -279,7 +279,7 @@ pub const CACHE_BYTES: Family = Family {
     labels: &[],
 };
 
-/// Owners of records that this process remembers as written, so that it need not write them again.
+/// Owners of records that this process has written and remembers, so that it need not write them again.
 pub const KNOWN_OWNERS: Family = Family {
     kind: Kind::Gauge,
     name: "known_owners",
@@ -287,7 +287,7 @@ pub const KNOWN_OWNERS: Family = Family {
     labels: &[],
 };
 
-/// The gauge of pending requests for whose final answer a cache slot is remembered.
+/// Requests that are pending at Iluma, for which the cache remembers the key of the final answer.
 pub const PENDING_SLOTS: Family = Family {
     kind: Kind::Gauge,
     name: "pending_slots",

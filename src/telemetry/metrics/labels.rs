@@ -48,10 +48,10 @@ pub(super) const LISTENERS: [&str; 4] = ["server", "callbacks", "admin", "status
 /// The size of a tenant's outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxSize {
-    /// The queued deliveries.
+    /// The number of queued deliveries.
     pub queued: u64,
-    /// The bytes of the queued deliveries, as stored.
+    /// The size of the queued deliveries in bytes, as stored.
     pub queued_bytes: u64,
-    /// The dead letters.
+    /// The number of dead letters.
     pub dead: u64,
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::families::{Family, Kind};
 
-/// One series of a family: the values of the family's labels, in their order, and the number.
+/// One series of a family: the values of its labels, in the order of the family's label names, and the number.
 pub type Sample = (Vec<String>, u64);
 
 /// The source of a family's numbers. It must not block.

@@ -23,7 +23,7 @@ const SECONDS: [f64; 16] =
 pub(super) const ROUTES: usize = RouteName::COUNT;
 pub(super) const OUTCOMES: usize = CacheOutcome::ALL.len();
 
-/// The metric families that this part counts itself. The values of all others are read from other parts.
+/// The metric families that telemetry counts itself. The values of all other families are read from other parts.
 pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) requests: IntCounterVec,
@@ -72,7 +72,7 @@ impl Shared {
         let connections = gauges(&families::CONNECTIONS);
         let handshakes = counters(&families::TLS_HANDSHAKE_FAILURES);
         gauges(&families::BUILD_INFO).with_label_values(&[version, revision]).set(1);
-        // A machine without /proc has no such numbers. No other part registers these names.
+        // A machine without /proc has no metrics of the process. No other part registers their names.
         let _ = registry.register(Box::new(ProcessCollector::for_self()));
         Self {
             requests: counters(&families::REQUESTS),

@@ -31,9 +31,9 @@ const STATUSES: [(u16, &str); 25] = [
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The number of labels: the exact ones, the classes, and the absence of an answer.
+/// The number of labels: one for each frequent status, one for each class, and one for a request without an answer.
 pub(super) const LABELS: usize = STATUSES.len() + CLASSES.len() + 1;
-/// The index of the label for no answer.
+/// The index of the label of a request without an answer.
 pub(super) const NO_ANSWER: usize = LABELS - 1;
 
 /// The index of the label of each status from 0 to 599. A status below 100 has the label of 5xx.

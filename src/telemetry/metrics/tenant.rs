@@ -70,7 +70,7 @@ impl TenantMetrics {
         self.limited[limit as usize].inc();
     }
 
-    /// Sets the gauges of a quota: the used part, the quota itself, and its warnings at 80 and 100 percent.
+    /// Sets the gauges of a quota: the used number, the quota itself, and the warnings at 80 and 100 percent.
     pub fn quota(&self, period: Period, used: u64, quota: u64) {
         let gauges = self.quotas[period as usize].get_or_init(|| {
             let (shared, labels) = (&*self.shared, [self.tenant.as_str(), PERIODS[period as usize]]);

@@ -10,8 +10,8 @@ use secrecy::SecretString;
 use super::secrets::Secrets;
 use super::spans::cut;
 
-/// The largest number of passes. A line with finds takes two passes (the second finds nothing). A line that still has
-/// finds after this number of passes was made for that purpose, and is replaced as a whole.
+/// The largest number of passes over a line. A line with finds takes two passes, of which the second finds nothing. A
+/// line that still has finds after eight passes was made to defeat the scrubber, and is replaced as a whole.
 const PASSES: usize = 8;
 
 /// Scrubs lines. Clones share the secrets and the count.
@@ -47,11 +47,12 @@ impl Redactor {
     /// Removes personal data and secrets from one line of JSON and returns the number of removals. Inside a JSON string
     /// each find becomes `[redacted]`. Outside of strings a number becomes the string `"[redacted]"`.
     ///
-    /// It removes: seven or more digits in a row; nine or more digits with single separators between them, or seven or
-    /// more if they begin with `+62`; e-mail addresses, also percent-encoded; Iluma's and the gateway's keys; `Basic`
-    /// and `Bearer` credentials; the known secrets, also as base64 of a Basic credential. It keeps: UUIDs, ids of
-    /// traces and deliveries, RFC 3339 timestamps, IPv4 addresses, and numbers (not strings) whose key ends in `_us`,
-    /// `_ms` or `_bytes`.
+    /// It removes: seven or more digits in a row; nine or more digits with single separators between them (seven or
+    /// more if they begin with `+62`); e-mail addresses, also percent-encoded; Iluma's and the gateway's keys; `Basic`
+    /// and `Bearer` credentials; the known secrets, also as base64 of a Basic credential.
+    ///
+    /// It keeps: UUIDs; ids of traces and deliveries; RFC 3339 timestamps; IPv4 addresses; numbers (not strings) whose
+    /// key ends in `_us`, `_ms` or `_bytes`.
     pub fn scrub(&self, line: &mut Vec<u8>) -> usize {
         let secrets = self.shared.secrets.load();
         let mut count = 0;

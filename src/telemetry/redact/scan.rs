@@ -37,11 +37,11 @@ static CLASS: [u8; 256] = {
     class
 };
 
-/// Collects the finds of all rules in one pass from left to right. It reads the raw line with its escapes: `\u0812345`
-/// is an escape and some digits to JSON, and a number to a human reader.
+/// Collects the finds of all rules in one pass from left to right. It reads the line without decoding its escapes: JSON
+/// reads `\u0812345` as an escape and some digits, and a person reads it as a number.
 pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
     let mut at = 0;
-    // The end of the last key or credential, which contains no other.
+    // The end of the last key or credential. No other key or credential begins before this end.
     let mut taken = 0;
     while let Some(next) = next_classed(line, at) {
         at = next;

@@ -22,7 +22,7 @@ pub(super) struct Secrets {
     stride: usize,
     /// The index, sorted: the four bytes, the index of their pattern in `patterns`, and their offset in the pattern.
     windows: Vec<(u32, usize, usize)>,
-    /// One bit for the hash of each window.
+    /// A filter with one bit for the hash of each window. If the bit of four bytes is 0, they are not in the index.
     filter: Vec<u64>,
 }
 

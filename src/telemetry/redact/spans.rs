@@ -19,13 +19,13 @@ pub(super) struct Span {
 pub(super) type Find = (usize, usize);
 
 /// Makes spans from the positions that the rules found. A span never cuts an escape or a mark in two. Outside of
-/// strings a span is widened to whole literals, because half a number next to a string is not JSON. A found part that
-/// contains a string's quotes is ignored: no rule makes one, and quotes in a secret are escaped.
+/// strings a span is widened to whole literals, because half a number next to a string is not JSON. A find that crosses
+/// the quotes of a JSON string is ignored: no rule makes such a find, and quotes in a secret are escaped.
 pub(super) fn frame(line: &[u8], mut finds: Vec<Find>) -> Vec<Span> {
     finds.sort_unstable();
     // One walk over the line serves all finds. `unit` is the beginning of the last escape or byte before `at`.
     let (mut unit, mut at) = (0, 0);
-    // True if `at` is inside of a string; then the number of quotes so far.
+    // `text` is true while `at` is inside of a string. `quotes` is the number of quotes before `at`.
     let (mut text, mut quotes) = (false, 0);
     let mut walk = |until: usize| {
         while at < until {

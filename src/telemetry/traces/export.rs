@@ -28,7 +28,7 @@ const BATCH: usize = 512;
 const DELAY: Duration = Duration::from_millis(500);
 /// The longest time for one batch, from the connection to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest time for a batch that is being sent at a shutdown, and again for all batches after it.
+/// The longest time that a shutdown waits for the batch that is being sent, and then again for all remaining batches.
 const LAST_TIMEOUT: Duration = Duration::from_millis(800);
 /// The largest number of bytes that are read of a collector's answer.
 const LONGEST_ANSWER: usize = 64 << 10;

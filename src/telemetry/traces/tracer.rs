@@ -80,7 +80,7 @@ impl Tracer {
         Ok(Self(Some(Arc::new(Exporting { below, spans, counts }))))
     }
 
-    /// Returns the counts of ended spans. Without a collector they stay at 0.
+    /// Returns the counts of ended spans. A tracer without a collector has counts of 0.
     #[must_use]
     pub fn counts(&self) -> Arc<SpanCounts> {
         self.0.as_ref().map(|exporting| Arc::clone(&exporting.counts)).unwrap_or_default()

@@ -9,10 +9,10 @@ use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::path::Path;
 
-/// The key of the one team, which the seeds carry.
+/// The key of the only team. The seed inputs contain it.
 pub const TEAM_KEY: &str = "igw_lending_fuzz";
 
-/// The account's key. With the colon after it, its base64 ends in padding, as for most keys.
+/// The account's key. With a colon appended, its base64 ends in padding, as it does for most keys.
 pub const API_KEY: &str = "iluma_development_TESTONLY0";
 
 /// Returns settings with one team, one path that the operator added, and upstream at `base_url`.

@@ -1,4 +1,4 @@
-//! The calls that stay open although Iluma made a record: what a failure of the chaos test shows about each of them.
+//! Describes the calls that stay open although Iluma made a record, for the message of a failed chaos test.
 
 use super::{Addresses, NODES};
 use crate::support::Redis;
@@ -22,7 +22,7 @@ struct Arrival {
 }
 
 impl Arrivals {
-    /// Notes the callbacks that `bytes` of a connection contain completely, and removes them.
+    /// Notes each callback that is complete in `bytes`, the bytes of a connection to `node`, and removes it from them.
     pub(super) fn note(&self, node: Addresses, bytes: &mut Vec<u8>) {
         while let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             let mut bodies = serde_json::Deserializer::from_slice(&bytes[head + 4..]).into_iter::<Value>();
@@ -36,7 +36,8 @@ impl Arrivals {
         }
     }
 
-    /// Describes each open bank call about whose record a callback arrived: by its id, or by its reference.
+    /// Describes each open bank call for which a callback arrived. The callback names the call's record by its id or by
+    /// its reference.
     pub(super) fn open_calls(&self, folders: &[Folder], redis: &Redis) -> String {
         let mut text = String::new();
         let words = redis.everything();
@@ -105,7 +106,7 @@ fn calls(folder: &Folder) -> Vec<Call> {
     calls.expect("calls").collect::<Result<_, _>>().expect("calls")
 }
 
-/// Returns the rows of a journal about a record.
+/// Returns the number of rows of `ledger_references` in a node's journal that are about a record.
 fn said_in(folder: &Folder, name: &[u8; 32]) -> i64 {
     let count = "SELECT count(*) FROM ledger_references WHERE name = ?1";
     journal(folder).query_row(count, [name], |row| row.get(0)).expect("a count")

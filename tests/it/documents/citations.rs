@@ -1,15 +1,16 @@
-//! Links, cited files, and the size of pages.
+//! Tests of the pages' links and sizes, and of the files that pages and comments cite.
 
 use super::pages::{Page, files, pages, root};
 use std::path::Path;
 
-/// Folders from whose root a path may be written: pages and comments leave `src/` out.
+/// Folders to which a cited path may be relative. For example, pages and comments leave `src/` out.
 const BASES: [&str; 5] = ["", "src", "tests/it", "simulator", "simulator/src"];
 
-/// Endings of files that are cited by their path in the repository. Examples have others: `gateway.toml`, `cert.pem`.
+/// Endings of files that are cited by their path in the repository. Files in examples have other endings:
+/// `gateway.toml`, `cert.pem`.
 const CITED: [&str; 4] = [".rs", ".md", ".lua", ".txt"];
 
-/// Names that look like a file of the repository and are an example, or a file of another project.
+/// Names that look like a cited file of the repository. They are examples, or files of another project.
 const EXAMPLES: [&str; 1] = ["NAME.rs"];
 
 /// Words of a comment that send the reader to a text that is not in the repository.
@@ -84,7 +85,7 @@ fn every_file_that_a_comment_cites_is_there_and_no_comment_cites_a_text_that_is_
     let folders = ["src", "simulator", "tests", "config", "deploy"];
     let endings = [".rs", ".lua", ".py", ".toml", ".service", ".yaml", ".yml"];
     for (name, text) in folders.iter().flat_map(|folder| files(folder, &endings)) {
-        // This file spells what it looks for.
+        // This file contains the words that the test refuses.
         if name.ends_with("documents/citations.rs") {
             continue;
         }
@@ -109,7 +110,7 @@ fn comment<'a>(file: &str, line: &'a str) -> Option<&'a str> {
         _ => "#",
     };
     let (before, comment) = line.split_once(mark)?;
-    // Not within an address or a text.
+    // A mark inside an address or a string begins no comment.
     let is_comment = before.trim().is_empty() || before.ends_with(' ') && before.matches('"').count() % 2 == 0;
     is_comment.then_some(comment)
 }

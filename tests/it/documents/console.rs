@@ -1,8 +1,8 @@
-//! Every console block of every page runs, in one shell, and says what the page shows.
+//! Runs every console block of every page in one shell, and compares the output with the lines that the page shows.
 //!
-//! The shell begins with the five minutes of `README.md`, whose simulator and gateway serve the commands of all pages; the
-//! block that ends them comes last. A shown line stands for a line of the output, `…` for any text, and lines that are
-//! left out are left out. Blocks of the language `text` are excerpts, and do not run.
+//! The commands of `README.md` run first: they start a simulator and a gateway, which serve the commands of all pages.
+//! The blocks that begin with `$ kill` run last. The output must have each shown line, in the order of the page; it may
+//! have more lines. In a shown line `…` matches any text. Blocks of the language `text` are excerpts, and do not run.
 
 use super::pages::{Fence, Page, pages};
 use crate::support::{PATIENCE, folder};
@@ -13,13 +13,13 @@ use std::process::{Command, Stdio};
 
 const LANGUAGES: [&str; 6] = ["console", "text", "toml", "json", "python", "rust"];
 
-/// The page whose blocks `tests/deploy/run manual` runs on a system of its own, and the languages of those blocks.
+/// A page with blocks that `tests/deploy/run manual` runs on a system of its own, and the languages of these blocks.
 const RUN_BY_DEPLOY: (&str, [&str; 2]) = ("docs/operate.md", ["sh", "promql"]);
 
 /// Addresses on the pages. The test puts free ports of its own in their place.
 const ADDRESSES: [&str; 5] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:9090", "127.0.0.1:8090", "127.0.0.1:9000"];
 
-/// The line that the shell prints after each command, with the command's number.
+/// The beginning of the line that the shell prints after each command. The command's number and exit code follow.
 const MARK: &str = "=====8<=====";
 
 /// A command with the lines that the page shows of its output.
@@ -88,7 +88,7 @@ fn the_commands_of_the_pages_do_what_the_pages_show() {
 /// Returns the commands of all pages in the order in which they run.
 fn steps() -> Vec<Step> {
     let mut pages = pages();
-    // The five minutes first.
+    // The commands of `README.md` come first: they start the servers.
     pages.sort_by_key(|page| (page.name != "README.md", page.name.clone()));
     let (mut steps, mut last) = (Vec::new(), Vec::new());
     for page in &pages {
@@ -101,7 +101,8 @@ fn steps() -> Vec<Step> {
     steps
 }
 
-/// Returns the commands of a block. One goes on behind `\` at the end of a line, and to the end of its `<<EOF`.
+/// Returns the commands of a block. A command continues after a `\` at the end of a line, and up to the line `EOF`
+/// after a `<<EOF`.
 fn commands(page: &Page, fence: &Fence) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let (mut goes_on, mut is_document) = (false, false);
@@ -129,7 +130,7 @@ fn free_addresses() -> Vec<String> {
     listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect()
 }
 
-/// Runs a script, and returns what it said. Whatever it left behind ends with it.
+/// Runs a script and returns its output. At the end of the script its background processes are ended.
 fn run(script: &std::path::Path) -> String {
     let whole = format!("exec 2>&1; trap 'kill $(jobs -p) 2>/dev/null' EXIT; . {}", script.display());
     let child = Command::new("timeout")
@@ -143,13 +144,13 @@ fn run(script: &std::path::Path) -> String {
     String::from_utf8_lossy(&said.stdout).replace('\r', "")
 }
 
-/// Returns the first shown line that the output has not, behind the ones before it.
+/// Returns the first shown line that the output does not have after the earlier shown lines; `None` if it has all.
 fn missing<'a>(shown: &'a [String], output: &str) -> Option<&'a String> {
     let mut lines = output.lines().map(str::trim);
     shown.iter().find(|shown| !lines.any(|line| is_like(shown, line)))
 }
 
-/// Returns true if a line is the shown one, in which `…` stands for any text.
+/// Returns true if a line of the output matches a shown line, in which `…` matches any text.
 fn is_like(shown: &str, line: &str) -> bool {
     let parts: Vec<&str> = shown.split('…').collect();
     let [first, middle @ .., last] = &parts[..] else { return shown == line };

@@ -1,4 +1,5 @@
-//! Parts of pages that are made from the code: `UPDATE_DOCS=1` writes them, without it a test compares them.
+//! Tests of the parts of pages that are generated from the code. They compare the parts; with `UPDATE_DOCS=1` they
+//! write them.
 
 use super::pages::root;
 use crate::support::process::once;
@@ -15,7 +16,7 @@ use strum::VariantArray as _;
 
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
 
-/// Compares the generated part of a page with what it must be, or writes it there.
+/// Compares a generated part of a page with `expected`. If `UPDATE_DOCS` is set, writes `expected` to the page instead.
 pub fn is_up_to_date(page: &str, part: &str, expected: &str) {
     let path = root().join(page);
     let text = fs::read_to_string(&path).expect("a page");
@@ -58,14 +59,15 @@ struct Key {
     text: String,
 }
 
-/// A part of that file.
+/// A part of `config/default.toml`. It begins at a line `# --- TITLE`.
 struct Part {
     title: String,
     text: String,
     keys: Vec<Key>,
 }
 
-/// Reads the file of defaults: comments in front of a key are its text, a key in a comment is one without a default.
+/// Reads the parts of `config/default.toml`. The comments before a key are its text. A key inside a comment has no
+/// default, and its value is an example.
 fn parts() -> Vec<Part> {
     let mut parts = vec![Part { title: "The file".to_owned(), text: String::new(), keys: Vec::new() }];
     let (mut table, mut text) = (String::new(), String::new());
@@ -79,7 +81,7 @@ fn parts() -> Vec<Part> {
         }
         let (line, is_comment) = line.strip_prefix("# ").map_or((line, false), |rest| (rest, true));
         if line.is_empty() || line.starts_with('[') {
-            // What stands alone, or in front of a table, is about the part.
+            // A text before an empty line or a table is about the part.
             if !text.is_empty() {
                 writeln!(part.text, "{}\n", text.trim_end()).expect("text");
                 text.clear();
@@ -101,7 +103,7 @@ fn is_key(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.".contains(&b))
 }
 
-/// Returns `[accounts."*"]` as `accounts.NAME.`.
+/// Returns the text before the names of a table's keys: `accounts.NAME.` for `[accounts."*"]`.
 fn name_of_table(line: &str) -> String {
     let name = line.trim_matches(['[', ']']);
     match name.split_once('.') {
@@ -112,7 +114,7 @@ fn name_of_table(line: &str) -> String {
     }
 }
 
-/// Returns the keys that take effect at the start alone.
+/// Returns the keys whose changes take effect only at a restart.
 fn fixed() -> BTreeSet<&'static str> {
     let text = "[state]\nroot_key = { env = \"ROOT\" }\nencryption_keys = [{ id = \"a\", key = { env = \"DATA\" } }]\n\
                 [accounts.live]\napi_key = { env = \"KEY\" }\n";
@@ -140,7 +142,7 @@ fn the_page_of_the_configuration_is_config_default_toml() {
             true
         })
     };
-    // The head of the file is about the file; the page has words of its own.
+    // The file's first part is about the file. The page has its own introduction.
     for Part { title, text, keys } in parts().into_iter().skip(1) {
         write!(page, "\n## {title}\n\n{text}").expect("text");
         if keys.is_empty() {
@@ -148,7 +150,7 @@ fn the_page_of_the_configuration_is_config_default_toml() {
         }
         let mut rows: Vec<[String; 4]> = Vec::new();
         for Key { name, default, example, text } in keys {
-            // A price is a row's; one stands for all.
+            // Each route has a key for its price; one row of the table is enough.
             if rows.last().is_some_and(|[last, ..]| *last == code(&name)) {
                 continue;
             }
@@ -171,7 +173,7 @@ async fn the_page_of_the_commands_is_their_help() {
     let help = once(&["--help"]).await.stdout;
     let (_, commands) = help.split_once("\nCommands:\n").expect("commands");
     let (commands, _) = commands.split_once("\n\n").expect("options behind them");
-    // A line of a name has two spaces in front, its continuation more.
+    // A line with a command's name begins with two spaces, and a continuation line with more.
     let named = commands.lines().filter(|line| !line.starts_with("   "));
     let names: Vec<&str> =
         named.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
@@ -200,7 +202,7 @@ fn the_page_of_the_admin_api_has_every_operation() {
 
 // --- docs/routes.md
 
-/// Returns the treatment of a row in words.
+/// Returns the text of the column `treatment` for a route.
 const fn treatment(row: &RouteSpec) -> &'static str {
     match row.kind {
         Kind::CachedRequest(_) => "read (1 MiB), cached, collapsed",

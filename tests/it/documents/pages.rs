@@ -1,4 +1,4 @@
-//! The pages of the repository, as Markdown.
+//! Reads the pages of the repository, which are Markdown files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub(super) struct Page {
     pub(super) text: String,
 }
 
-/// A block between two fences.
+/// A block of code between two fences, which are lines with three backquotes.
 pub(super) struct Fence {
     /// The line of the first fence, from 1 on.
     pub(super) line: usize,
@@ -26,7 +26,8 @@ pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Returns the files below a folder whose names end so, by their paths from the root of the repository.
+/// Returns the files below a folder whose names end with one of `endings`: the path from the root of the repository,
+/// and the text. The files are sorted by path.
 pub(super) fn files(below: &str, endings: &[&str]) -> Vec<(String, String)> {
     let (root, mut found) = (root(), Vec::new());
     let mut folders = vec![root.join(below)];
@@ -49,7 +50,7 @@ pub(super) fn files(below: &str, endings: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-/// Returns every page, by name.
+/// Returns every page, sorted by name.
 pub(super) fn pages() -> Vec<Page> {
     files("", &[".md"]).into_iter().map(|(name, text)| Page { name, text }).collect()
 }

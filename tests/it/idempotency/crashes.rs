@@ -1,4 +1,4 @@
-//! Idempotency keys while processes are killed, alone and over two nodes.
+//! Tests of idempotency keys while processes are killed: one node alone, and two nodes on one Redis.
 
 use super::{KEY, KTP, NIK};
 use crate::support::process::{Folder, Program};
@@ -89,7 +89,7 @@ async fn a_settlement_by_hand_after_a_kill_frees_the_key_only_if_the_call_was_fr
     }
 }
 
-/// Two nodes over one Redis, of which the test kills some.
+/// Two nodes on one Redis. The test kills one of them at a time.
 struct Nodes {
     folders: [Folder; 2],
     running: Mutex<[Option<SocketAddr>; 2]>,
@@ -113,7 +113,8 @@ impl Nodes {
         program
     }
 
-    /// Sends a request to one of the nodes until it gets an answer that is final, or has tried for long.
+    /// Sends a request to the two nodes in turn until an answer is final, at most 200 times. Returns the final answer,
+    /// else the last 409; `None` if there was neither.
     async fn ask(&self, first: usize, key: &str) -> Option<Answer> {
         let mut last = None;
         for attempt in 0..200 {
@@ -122,7 +123,7 @@ impl Nodes {
                 Some(to) => sent(to, key).await.ok(),
                 None => None,
             };
-            // A busy machine may take too long for the nodes' Redis: that is 503, and nothing was sent.
+            // On a busy machine Redis may answer a node too late. The node then answers 503 and sends nothing.
             let is_final = |answer: &Answer| {
                 !["idempotency_in_flight", "idempotency_unavailable"].contains(&answer.header("x-gateway-error"))
             };

@@ -1,4 +1,4 @@
-//! Idempotency keys in state: one claim at a time, an answer for a day, erased with its person.
+//! Cases of the suite about idempotency keys: one claim at a time, an answer for a day, erased with its person.
 
 use super::{DAY, Engine, person, tenant};
 use bytes::Bytes;
@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 use iluma_gateway::state::{ClaimEnd, Claimed, Claiming, Erased, Holder, State};
 use std::time::{Duration, SystemTime};
 
-/// A request with the key `k` of the team `lending`, by a process of the node `a`.
+/// Returns a claim of the key `k` by a request of the team `lending`. `token` is the claim's own token, and `holder` is
+/// the process that makes the claim.
 fn claiming(token: u8, holder: &Holder) -> Claiming {
     Claiming {
         tenant: tenant("lending"),
@@ -68,7 +69,7 @@ pub(super) async fn a_claim_ends_as_its_call_does(engine: Engine) {
         assert!(end(state, &claim, ended.clone()).await);
         let next = claiming(50 + token, &holder);
         assert_eq!(state.claim_key(&next).await, Ok(expected), "{ended:?}");
-        // A settlement frees the key whatever it had.
+        // A settlement frees the key, whatever its claim had become.
         let has_it = if ended == ClaimEnd::Free { &next } else { &claim };
         assert!(end(state, has_it, ClaimEnd::Free).await);
     }
@@ -91,7 +92,7 @@ pub(super) async fn a_claim_outlives_its_process_as_unknown(engine: Engine) {
     assert_eq!(state.claim_key(&claiming(2, &holder)).await, Ok(Claimed::Unknown));
     let kept = Claimed::Answered(Bytes::from_static(b"kept"));
     assert_eq!(state.claim_key(&Claiming { holder: holder.clone(), token: [2; 16], ..done }).await, Ok(kept));
-    // A node that is gone is waited for.
+    // For ten minutes, the claim of another node that may be gone counts as in flight.
     let elsewhere = Holder::new("b");
     assert_eq!(state.claim_key(&claiming(2, &elsewhere)).await, Ok(Claimed::InFlight));
     engine.clock.advance(Duration::from_secs(601));
@@ -113,7 +114,7 @@ pub(super) async fn a_kept_answer_is_erased_with_its_person(engine: Engine) {
     assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { answers: 1, ..Erased::default() }));
     assert_eq!(state.claim_key(&claiming(9, &holder)).await, Ok(Claimed::Erased));
     assert_eq!(state.erase(&[person(7)]).await, Ok(Erased::default()));
-    // A call that began before the erasure brings nothing back.
+    // The answer of a call that began before the erasure is not kept.
     assert!(end(state, &two, answered("about the person", 7, asked)).await);
     assert_eq!(state.claim_key(&Claiming { token: [9; 16], ..two }).await, Ok(Claimed::Erased));
     // A later request makes the person a new customer.

@@ -1,4 +1,4 @@
-//! Cases of the suite about endpoints: what is remembered of attempts, and pauses.
+//! Cases of the suite about endpoints: the history of attempts, and pauses.
 
 use super::{DAY, Engine, KIND, LEASE, queued, tenant};
 use iluma_gateway::iluma::callback_type::CallbackType;
@@ -9,7 +9,7 @@ use iluma_gateway::state::{
 use std::time::Duration;
 
 const HOUR: Duration = PROBE_INTERVAL;
-/// The sum of a schedule.
+/// The sum of the waits in a retry schedule, after which a paused delivery becomes a dead letter.
 const AGE: Duration = Duration::from_secs(3 * 86_400);
 
 fn endpoint() -> Endpoint {
@@ -17,7 +17,7 @@ fn endpoint() -> Endpoint {
 }
 
 impl Engine {
-    /// Ends the claim of a delivery with an attempt of this result.
+    /// Ends the claim of a delivery with an attempt that has this result, and returns the attempt.
     async fn attempted(&self, delivery: &Delivery, outcome: DeliveryOutcome, result: AttemptResult) -> AttemptRecord {
         let attempt = AttemptRecord { time: self.whole_second(), result, duration: Duration::from_millis(12) };
         self.state.conclude(delivery, Conclusion { outcome, attempt: Some(attempt) }).await.unwrap();
@@ -104,7 +104,7 @@ pub(super) async fn an_endpoint_that_is_gone_is_paused_until_its_url_is_set_agai
     queued(&engine, 2).await;
     let claimed = engine.claim("lending").await;
     engine.fails(&claimed[0], 410).await;
-    // A delivery that was claimed before fails as well, and changes nothing.
+    // A delivery that was claimed before the pause fails too, and does not change the pause.
     engine.fails(&claimed[1], 503).await;
     assert_eq!(engine.reasons().await, [PauseReason::Gone]);
     engine.clock.advance(2 * HOUR);
@@ -141,7 +141,7 @@ pub(super) async fn an_endpoint_that_failed_for_a_day_is_probed_and_resumed_by_a
     assert_eq!(engine.reasons().await, []);
     let rest = engine.claim("lending").await;
     assert_eq!((rest.len(), rest.iter().any(|delivery| delivery.is_probe)), (2, false));
-    // The day begins again.
+    // After the success, the day of failures is counted from its start again.
     engine.fails(&rest[0], 503).await;
     assert_eq!(engine.reasons().await, []);
 }
@@ -169,7 +169,7 @@ pub(super) async fn a_pause_by_order_is_durable_and_stops_attempts_but_not_age(e
     assert_eq!(engine.claim("lending").await.len(), 0, "it is not probed");
     assert_eq!(state.expire_paused(AGE).await, Ok(vec![tenant("lending"); 2]));
     assert_eq!(engine.listed(DeliveryStatus::Dead).await, 2);
-    // A replay is as young as new.
+    // The age of a replayed delivery is counted from the replay.
     assert_eq!(state.replay(Replay::AllDead(None)).await, Ok(2));
     assert_eq!(engine.claim("lending").await.len(), 0);
     assert_eq!(state.expire_paused(AGE).await, Ok(vec![]));

@@ -1,4 +1,4 @@
-//! Sessions in state: found until they end, bounded for each holder, removed once they have ended.
+//! Cases of the suite about browser sessions: found until they end, bounded for each holder, removed after their end.
 
 use super::Engine;
 use iluma_gateway::state::{MOST_SESSIONS, SessionKind, State, StateError};
@@ -11,7 +11,8 @@ async fn open(state: &State, id: &str) {
     state.open_session(SessionKind::Console, id, ("ops", SECRET)).await.unwrap();
 }
 
-/// Returns the minutes for which the session goes on without a request; none if it has ended.
+/// Returns the minutes after which the session ends without a further request; `None` if it has ended. The look-up
+/// counts as a request.
 async fn left(state: &State, id: &str) -> Option<u64> {
     let found = state.session(SessionKind::Console, id).await.unwrap()?;
     assert_eq!((found.holder.as_str(), found.secret), ("ops", SECRET));

@@ -1,4 +1,4 @@
-//! State that several nodes share in one Redis: their effects on each other, and the effects of Redis' faults.
+//! Tests of state that several nodes share in one Redis: their effects on each other, and faults of Redis.
 
 use super::{
     DAY, Engine, KIND, LEASE, ROOM, Restart, callback, copy, live, owning, person, queued, quoted, settings, tenant,
@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The bound of one step, with a margin for a busy machine.
+/// The longest time of one operation while Redis is out, with a margin for a busy machine.
 const BOUND: Duration = Duration::from_secs(5);
 
-/// Starts another node on a Redis, until `stop`.
+/// Returns the state of another node on a Redis. Its client ends when `stop` is cancelled.
 pub(super) async fn node(redis: &Redis, clock: &Clock, stop: &CancellationToken) -> State {
     node_with(redis, clock, stop, &[1]).await
 }
@@ -43,13 +43,13 @@ impl Engine {
         redis
     }
 
-    /// Starts another node beside this one.
+    /// Returns the state of another node on the same Redis.
     async fn another(&self) -> State {
         let Restart::Redis(redis, stop) = &self.restart else { panic!("it is in a Redis") };
         node(redis, &self.clock, stop).await
     }
 
-    /// Repeats a query until it is answered.
+    /// Waits until the state answers again after a fault of Redis.
     async fn recovers(&self) {
         let back = async {
             while self.state.queues().await.is_err() {
@@ -200,7 +200,7 @@ async fn a_redis_that_hangs_or_is_gone_is_told_in_time_and_found_again() {
     assert_eq!(engine.state.owners(&live(), "0").await, Err(StateError::Unavailable));
     redis.resume();
     engine.recovers().await;
-    // It is unknown whether it was stored; it is not stored twice.
+    // It is unknown if the callback was stored. It is not stored twice.
     engine.state.receive(callback("1", "x")).await.unwrap();
     assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(ReceiveOutcome::Repeat));
     let mut engine = engine;
@@ -231,7 +231,7 @@ async fn what_was_acknowledged_is_there_after_redis_was_killed() {
     };
     let kill = async {
         until("callbacks stream in", || counted.load(Ordering::Relaxed) >= 50).await;
-        // The restart happens during their work.
+        // Redis is killed and restarted while callbacks stream in.
         engine.restarted().await
     };
     let (engine, ()) = tokio::join!(kill, stream);
@@ -279,7 +279,7 @@ async fn nothing_is_left_of_what_is_swept() {
 async fn what_takes_many_steps_is_done_to_the_end() {
     let engine = Engine::redis().await;
     let state = &engine.state;
-    // The record has more entries than a step touches.
+    // The record has more entries than one script run handles.
     for number in 0..250 {
         let body = Bytes::from(format!("{number}"));
         state.receive(Callback { body, ..callback("1", "") }).await.unwrap();
@@ -308,7 +308,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
     assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 1, callbacks: 0, deliveries: 250, answers: 0 }));
     assert_eq!(state.queues().await.unwrap().tenants, []);
 
-    // The deliveries have more bytes than a step carries: one for each of many references.
+    // The deliveries have more bytes than one answer carries: each of 12 references has one of 1 MiB.
     for number in 0..12 {
         state.own(owning("2", "lending", &number.to_string())).await.unwrap();
     }
@@ -340,7 +340,7 @@ async fn what_may_lose_state_is_told() {
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no"));
     let told = engine.state.durability_warnings().await.unwrap();
     assert!(told[0].to_string().contains("a restart of Redis loses everything"), "{told:?}");
-    // A user who may not read the configuration can work all the same.
+    // State works also for a Redis user that may not read the configuration.
     engine.server().ask::<()>(redis::cmd("ACL").arg(&["SETUSER", "default", "-config"]));
     assert!(engine.state.durability_warnings().await.unwrap()[0].to_string().contains("snapshot"));
     assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(ReceiveOutcome::New));

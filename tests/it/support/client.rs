@@ -1,4 +1,4 @@
-//! A client that shows everything of an answer, and one that sends any bytes.
+//! An HTTP client that returns the whole answer, and a function that sends any bytes.
 
 use super::PATIENCE;
 use super::multipart::{Part, multipart};
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A request that is built: `ask("POST", url).key(&key).json("{}").send().await`.
+/// A request builder: `ask("POST", url).key(&key).json("{}").send().await`.
 #[derive(Debug)]
 pub struct Ask {
     request: http::request::Builder,
@@ -28,13 +28,13 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Makes a request of `method` to an absolute URL.
+/// Returns a request with this method to an absolute URL.
 pub fn ask(method: &str, url: impl AsRef<str>) -> Ask {
     Ask { request: Request::builder().method(method).uri(url.as_ref()), body: Bytes::new() }
 }
 
 impl Ask {
-    /// Adds Basic authentication with the key as user and no password.
+    /// Adds Basic authentication with the key as user name and no password.
     pub fn key(self, key: &str) -> Self {
         let basic = STANDARD.encode(format!("{key}:"));
         self.header("authorization", format!("Basic {basic}"))
@@ -71,7 +71,7 @@ impl Ask {
         self.try_send().await.expect("an answer")
     }
 
-    /// Sends the request; returns an error if the connection broke or the answer was late.
+    /// Sends the request over a new connection. Returns an error if the connection broke or the answer was late.
     pub async fn try_send(self) -> Result<Answer, String> {
         let request = self.request.body(Full::new(self.body)).map_err(|e| e.to_string())?;
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();

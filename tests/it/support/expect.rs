@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 impl Answer {
-    /// Checks an error that the gateway made: the status, Iluma's shape and nothing else, the reason, the request's id.
+    /// Checks an error that the gateway made: the status, the error code in Iluma's form, a reason, and a request id.
     #[track_caller]
     pub fn is_rejection(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{:?} {}", self.headers, self.text());
@@ -27,12 +27,12 @@ impl Answer {
 }
 
 impl Rig {
-    /// Returns the value of an authorization field for a team.
+    /// Returns the value of the `authorization` header for a team's key.
     pub fn basic(&self, team: &str) -> String {
         format!("Basic {}", STANDARD.encode(format!("{}:", self.key(team))))
     }
 
-    /// Returns the start of an HTTP/1.1 request of a team; more fields, an empty line and a body follow.
+    /// Returns the start of an HTTP/1.1 request of a team. The test adds more headers, an empty line and a body.
     pub fn head(&self, team: &str, method: &str, target: &str) -> String {
         format!("{method} {target} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: {}\r\n", self.basic(team))
     }
@@ -42,10 +42,10 @@ impl Rig {
         self.metric_becomes("iluma_gateway_in_flight", |value| value == 0.0).await;
     }
 
-    /// Waits until a metric fulfils `so`.
+    /// Waits until `so` returns true for the value of a metric.
     ///
     /// # Panics
-    /// Panics if it never does.
+    /// Panics if that does not happen in time.
     pub async fn metric_becomes(&self, series: &str, so: impl Fn(f64) -> bool) {
         let look = async {
             while !so(self.metric(series).await) {
@@ -56,7 +56,7 @@ impl Rig {
         assert!(seen.is_ok(), "waited in vain for {series}");
     }
 
-    /// Waits for a line of the access log that fulfils `so`, and returns it.
+    /// Waits for a line of the access log for which `so` returns true, and returns it.
     ///
     /// # Panics
     /// Panics if there is none.

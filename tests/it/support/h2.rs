@@ -20,7 +20,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Returns a header block without compression: GET of a path with a key.
+/// Returns an uncompressed header block of a GET of `path` with an `authorization` header.
 pub fn block(path: &str, authorization: &str) -> Vec<u8> {
     // The block has indexed :method GET and :scheme http, then literals without indexing (RFC 7541, section 6.2.2).
     let mut block = vec![0x82, 0x86, 0x04];
@@ -44,10 +44,10 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const CONTINUATION: u8 = 9;
 
-/// A body that a test makes piece by piece, or has whole.
+/// A request's body: one piece, or frames.
 pub type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Speaks HTTP/2 over a stream, as long as the sender lives.
+/// Opens an HTTP/2 connection over a stream. It is open until the returned sender is dropped.
 pub async fn speak<S>(stream: S) -> http2::SendRequest<AnyBody>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -58,7 +58,7 @@ where
     sender
 }
 
-/// Returns a whole body.
+/// Returns a body that is one piece.
 pub fn whole(body: impl Into<Bytes>) -> AnyBody {
     Full::new(body.into()).boxed_unsync()
 }

@@ -1,4 +1,4 @@
-//! An HTTP/2 server whose every frame the test decides (RFC 9113), over TLS like upstream.
+//! An HTTP/2 upstream over TLS whose frames the test sends one by one (RFC 9113).
 
 use super::Wire;
 use super::h2::{HEADERS, PING, PREFACE, RST, SETTINGS, frame};
@@ -16,7 +16,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const REFUSED_STREAM: u32 = 7;
 
-/// One connection, after its preface.
+/// One HTTP/2 connection from the gateway, after its preface.
 pub struct Peer {
     wire: Wire<TlsStream<TcpStream>>,
     /// The number of the connection, counted from one.
@@ -26,8 +26,8 @@ pub struct Peer {
 /// The parts that must live as long as the gateway: its upstream, and the certificate's folder.
 pub type Held = (Upstream, TempDir);
 
-/// Makes a gateway before an upstream whose h2 connections `serve` handles. `streams` is the limit on concurrent
-/// requests that it announces.
+/// Returns the builder of a gateway in front of an upstream whose HTTP/2 connections `serve` handles. `streams` is the
+/// upstream's limit on concurrent requests.
 pub async fn before<F, T>(streams: u32, serve: F) -> (RigBuilder, Held)
 where
     F: Fn(Peer) -> T + Clone + Send + 'static,
@@ -58,8 +58,8 @@ where
 }
 
 impl Peer {
-    /// Reads frames until a request's head has arrived (`whole`: until its end), and returns the stream. It answers the
-    /// frames that HTTP/2 itself requires.
+    /// Reads frames until a request's head has arrived, or its end if `whole` is true. Answers SETTINGS and PING
+    /// meanwhile. Returns the number of the request's stream; `None` if the connection ended.
     async fn until(&mut self, whole: bool) -> Option<u32> {
         loop {
             let head = self.wire.exactly(9).await?;
@@ -77,12 +77,12 @@ impl Peer {
         }
     }
 
-    /// Reads up to the next request's head.
+    /// Reads up to the next request's head. Returns its stream; `None` if the connection ended.
     pub async fn head(&mut self) -> Option<u32> {
         self.until(false).await
     }
 
-    /// Reads up to the next request's end.
+    /// Reads up to the next request's end. Returns its stream; `None` if the connection ended.
     pub async fn request(&mut self) -> Option<u32> {
         self.until(true).await
     }
@@ -109,7 +109,7 @@ impl Peer {
         self.wire.send(frame(GOAWAY, 0, 0, &[last.to_be_bytes(), 0_u32.to_be_bytes()].concat())).await;
     }
 
-    /// Waits until the gateway closes.
+    /// Waits until the gateway closes the connection.
     pub async fn closed(mut self) {
         while self.until(false).await.is_some() {}
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 
-/// Reads whole requests and holds the answers.
+/// An upstream that reads whole requests and holds the answers until the test releases them.
 pub struct Held {
     pub upstream: Upstream,
     arrived: Arc<AtomicUsize>,
@@ -51,13 +51,14 @@ impl Held {
         self.answered.load(Ordering::SeqCst)
     }
 
-    /// Answers `count` requests, waiting or future ones.
+    /// Releases `count` answers: of waiting requests, and then of future ones.
     pub fn release(&self, count: usize) {
         self.gate.add_permits(count);
     }
 }
 
-/// Starts an upstream whose answers never end; the flag shows that the client has left.
+/// Starts an upstream whose answers never end, except those to POSTs. The returned flag becomes true when the client
+/// closes the connection.
 pub async fn endless() -> (Upstream, Arc<AtomicBool>) {
     let gone = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&gone);

@@ -36,16 +36,16 @@ use tempfile::TempDir;
 /// The longest time of anything that must happen, on a busy machine. A test without a fault never waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Returns a folder for state, in memory if the machine has a memory file system: the databases of all these tests
-/// commit thousands of times, and a killed process loses nothing of it either way.
+/// Returns a folder for state, in a memory file system if the machine has one. The databases of these tests commit
+/// thousands of times. A killed process loses nothing in memory either.
 pub fn folder() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("a folder")
 }
 
-/// Waits until `so` holds; it is checked whenever the runtime has nothing else to do.
+/// Waits until `so` returns true. Checks it every 2 ms.
 ///
 /// # Panics
-/// Panics if it does not hold within [`PATIENCE`].
+/// Panics if it does not return true within [`PATIENCE`].
 pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let look = async {
         while !so() {

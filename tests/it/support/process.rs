@@ -11,13 +11,13 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_iluma-gateway");
 
-/// A folder with a configuration, and its environment variables.
+/// A folder with a configuration, and the environment variables of the programs that use it.
 pub struct Folder {
     dir: TempDir,
     env: BTreeMap<String, String>,
 }
 
-/// A running program; it ends with the test at the latest.
+/// A running program, which is killed when it is dropped.
 pub struct Program {
     child: Child,
     stdout: Lines,
@@ -46,7 +46,7 @@ impl Folder {
 
     pub const KEY: &str = "a-key-of-the-team-lending";
 
-    /// Returns the configuration's text.
+    /// Returns the text of the configuration that [`Folder::new`] writes.
     pub fn text(upstream: &str) -> String {
         let hash = Self::hash(Self::KEY);
         format!(
@@ -87,7 +87,7 @@ impl Folder {
         std::fs::rename(&new, &path).expect("a file in its place");
     }
 
-    /// Returns the arguments of a command on this configuration.
+    /// Returns the arguments of a command with the option `--config` for this configuration.
     fn command(&self, command: &str) -> Vec<String> {
         let config = ["--config".to_owned(), self.path("config.toml").display().to_string()];
         command.split(' ').map(str::to_owned).chain(config).collect()
@@ -207,7 +207,7 @@ impl Program {
         line(&self.stdout, with).await
     }
 
-    /// Sends a signal by its name, once the program handles it.
+    /// Waits until the program handles a signal, and sends it by its name.
     pub async fn signal(&self, name: &str) {
         let id = self.child.id();
         let number = match name {
@@ -243,7 +243,7 @@ impl Program {
     /// Waits for the end, and returns the output.
     pub async fn said(mut self) -> Said {
         let code = self.ended().await.code();
-        // A reader ends with its pipe: then no other task holds the lines.
+        // A reader thread ends with its pipe, and then no other thread holds the lines.
         until("its last words", || Arc::strong_count(&self.stdout) == 1 && Arc::strong_count(&self.stderr) == 1).await;
         let text = |lines: &Lines| lines.lock().expect("lines").join("\n");
         Said { code, stdout: text(&self.stdout), stderr: text(&self.stderr) }

@@ -40,7 +40,7 @@ impl Proxy {
         self.listener.url()
     }
 
-    /// Returns the heads of its requests.
+    /// Returns the heads of the requests that the proxy got.
     pub fn asked(&self) -> Vec<Head> {
         self.asked.lock().expect("a record").clone()
     }

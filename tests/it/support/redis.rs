@@ -1,4 +1,4 @@
-//! A real redis-server for one test, on a free port, with its faults.
+//! A real redis-server for one test, on a free port. The test can pause, kill and restart it.
 
 use super::{folder, until};
 use redis::{Cmd, Connection, FromRedisValue, Value};
@@ -19,7 +19,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// Returns the program's file. The wheels are those of tests/run.
+    /// Returns the path of the program's file. `tests/run` installs the programs from wheels.
     pub fn path(self) -> PathBuf {
         let target = Path::new(env!("CARGO_BIN_EXE_iluma-gateway")).ancestors().nth(2).expect("a target folder");
         let wheel = |name: &str| target.join("wheels").join(name);
@@ -47,7 +47,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a server that keeps nothing over a restart.
+    /// Starts a server that loses its data at a restart.
     pub async fn start() -> Self {
         Self::with(&["--save", "", "--appendonly", "no"]).await
     }
@@ -62,7 +62,7 @@ impl Redis {
         Self::in_folder(program, folder(), arguments).await
     }
 
-    /// Starts a server over a copy of a dump.
+    /// Starts a server with the data of a dump file, of which it makes a copy.
     pub async fn over(dump: &Path) -> Self {
         let folder = folder();
         std::fs::copy(dump, folder.path().join("dump.rdb")).expect("a dump");
@@ -113,7 +113,7 @@ impl Redis {
     }
 
     async fn try_run(&mut self) -> bool {
-        // Redis 6.2 has DEBUG for everybody, and not this setting.
+        // Redis 6.2 allows DEBUG always, and does not know this setting.
         let debug = ["--enable-debug-command", "yes"];
         let debug = if self.program == Program::Redis62 { &[][..] } else { &debug };
         let mut child = Command::new(self.program.path())
@@ -161,13 +161,13 @@ impl Redis {
         client.get_connection().and_then(|mut connection| command.query(&mut connection)).ok()
     }
 
-    /// Returns true if the server runs and takes writes.
+    /// Returns true if the server runs and is a primary.
     pub fn is_primary(&self) -> bool {
         let role: Option<Value> = self.child.as_ref().and_then(|_| self.try_ask(&redis::cmd("ROLE")));
         matches!(role, Some(Value::Array(parts)) if parts.first() == Some(&Value::BulkString(b"master".to_vec())))
     }
 
-    /// Returns true if the server is a replica that has what its primary has.
+    /// Returns true if the server is a replica whose link to its primary is up.
     pub fn is_in_sync(&self) -> bool {
         let info: Option<String> = self.try_ask(redis::cmd("INFO").arg("replication"));
         info.is_some_and(|info| info.contains("master_link_status:up"))

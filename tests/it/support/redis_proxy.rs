@@ -11,12 +11,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// The treatment of answers.
+/// The way in which the proxy treats Redis' answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spoil {
     /// Passes each answer unchanged.
     Pass,
-    /// Delays each answer by another time between zero and twice this; the order stays.
+    /// Delays each answer by a time between zero and twice this, never the same time as before. The order stays.
     Late(Duration),
     /// Drops published messages; answers pass.
     DropPushes,
@@ -45,7 +45,7 @@ impl RedisProxy {
         let listener = Upstream::on_connection(move |client| {
             let (spoil, spoiled, hold, held) = shared.clone();
             async move {
-                // If there is no Redis the connection ends, as it would without the proxy.
+                // The connection ends if there is no Redis, as it would without the proxy.
                 let Ok(server) = TcpStream::connect(redis).await else { return };
                 let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
@@ -72,7 +72,7 @@ impl RedisProxy {
         *self.spoil.lock().expect("a fault") = spoil;
     }
 
-    /// Holds the first command that contains `part`, and all later ones on its connection.
+    /// Holds the next command that contains `part`, and all later commands on its connection.
     pub fn hold(&self, part: &'static [u8]) {
         self.hold.send_replace(Some(part));
     }
@@ -87,13 +87,13 @@ impl RedisProxy {
         self.hold.send_replace(None);
     }
 
-    /// Returns the number of answers and messages that did not pass unchanged.
+    /// Returns the number of answers and messages that were changed or dropped.
     pub fn spoiled(&self) -> usize {
         self.spoiled.load(Ordering::SeqCst)
     }
 }
 
-/// Passes commands on, except a held one. The gateway writes each in one piece.
+/// Passes commands on, and holds those that [`RedisProxy::hold`] names. The gateway writes each command in one piece.
 async fn ask(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
@@ -115,7 +115,7 @@ async fn ask(
     }
 }
 
-/// Splits the data into answers, and treats each.
+/// Splits Redis' data into answers, and treats each one.
 async fn take(
     mut from: impl tokio::io::AsyncRead + Unpin,
     to: mpsc::Sender<(Instant, Bytes)>,
@@ -170,7 +170,7 @@ async fn deliver(mut from: mpsc::Receiver<(Instant, Bytes)>, mut to: impl tokio:
     }
 }
 
-/// Returns the length of the first answer (RESP3), if it is complete.
+/// Returns the length of the first answer in RESP3; `None` if it is not complete.
 fn whole(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(2).position(|window| window == b"\r\n")? + 2;
     let number = || std::str::from_utf8(&bytes[1..end - 2]).ok()?.parse::<i64>().ok();

@@ -22,14 +22,14 @@ pub struct Rig {
     pub log: Lines,
     /// The account's key, which no tenant may ever see.
     pub account_key: String,
-    /// The folder of its state.
+    /// The folder of the gateway's state.
     pub folder: Arc<TempDir>,
     keys: BTreeMap<String, String>,
     settings_text: String,
     secrets: BTreeMap<String, String>,
 }
 
-/// The parts of a rig. By default it has the simulator as upstream and the teams `lending` and `payments` on one
+/// A builder of a rig. By default the rig has the simulator as upstream, and the teams `lending` and `payments` on one
 /// account `live`, without limits.
 pub struct RigBuilder {
     options: simulator::Options,
@@ -42,10 +42,11 @@ pub struct RigBuilder {
     secrets: BTreeMap<String, String>,
 }
 
-/// The key for data at rest, if a test says nothing else.
-/// The simulator's faults by header, on rows whose answers teams share too.
+/// The setting by which the gateway forwards `x-sim-fault`, the header with the simulator's faults, also on routes
+/// whose answers teams share.
 const FORWARDED: &str = "forward_headers = [\"x-sim-fault\"]";
 
+/// The key for data at rest, unless a test sets its own keys.
 const KEYS: &str = r#"encryption_keys = [{ id = "one", key = { env = "ENCRYPTION" } }]"#;
 
 impl Rig {
@@ -87,7 +88,7 @@ impl Rig {
         ask("POST", url).header("x-callback-token", self.secret("CALLBACK")).json(body)
     }
 
-    /// Returns a secret of its settings.
+    /// Returns the secret that the settings name by this environment variable.
     pub fn secret(&self, name: &str) -> &str {
         &self.secrets[name]
     }
@@ -112,7 +113,7 @@ impl Rig {
         self.restarted(change, Clock::adjustable()).await
     }
 
-    /// Restarts it with a database that takes no entry of the audit log.
+    /// Restarts the gateway with a database that refuses every entry of the audit log.
     pub async fn restart_without_audit(self) -> Self {
         self.restart_after(async |folder| {
             let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
@@ -122,7 +123,7 @@ impl Rig {
         .await
     }
 
-    /// The same, so much later than the machine's clock says.
+    /// Restarts the gateway with a clock that is ahead of the machine's clock by `ahead`.
     pub async fn restart_at(self, ahead: std::time::Duration) -> Self {
         let clock = Clock::adjustable();
         clock.advance(ahead);
@@ -190,7 +191,7 @@ impl Rig {
     /// Starts another node, with a change of its configuration.
     pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
         let text = change(self.settings_text.clone());
-        // A database serves one process, and one gateway.
+        // Each gateway needs a database of its own.
         let folder = Arc::new(folder());
         let settings =
             Settings::parse(&text, folder.path(), &|name| self.secrets.get(name).cloned()).expect("settings");
@@ -224,7 +225,7 @@ impl RigBuilder {
         self
     }
 
-    /// Puts the gateway before another upstream than the simulator.
+    /// Sets another upstream than the simulator.
     pub fn upstream(mut self, base_url: impl Into<String>) -> Self {
         self.upstream = Some(base_url.into());
         self
@@ -239,7 +240,7 @@ impl RigBuilder {
         self
     }
 
-    /// Uses the folder of a rig that ended, and so its state; the secrets must be the same.
+    /// Uses the folder of a rig that ended, with its state. The secrets must be the same.
     pub fn in_folder(mut self, folder: &Arc<TempDir>) -> Self {
         self.folder = Some(Arc::clone(folder));
         self
@@ -250,7 +251,8 @@ impl RigBuilder {
         self.section("accounts.live", lines)
     }
 
-    /// Adds TOML lines to a section: `server`, `callbacks`, `upstream`, `state`, `cache`, `admin`, `log`, `accounts.live`.
+    /// Adds TOML lines to a section: `server`, `callbacks`, `upstream`, `state`, `cache`, `admin`, `log`,
+    /// `accounts.live`.
     pub fn section(mut self, name: &str, lines: &str) -> Self {
         self.sections.entry(name.into()).or_default().push_str(&format!("{lines}\n"));
         self
@@ -262,23 +264,23 @@ impl RigBuilder {
         self
     }
 
-    /// Gives the account `live` this development key.
+    /// Gives the account `live` this API key.
     pub fn account_key(mut self, key: &str) -> Self {
         self.account_key = Some(key.into());
         self
     }
 
-    /// Shares the gateway's state and cache in this Redis, with the timeouts of a busy machine.
+    /// Keeps the gateway's state and cache in this Redis, with timeouts for a busy machine.
     pub fn redis(self, redis: &super::Redis) -> Self {
         self.redis_at(&redis.url())
     }
 
-    /// Shares the gateway's state and cache in the Redis of a URL.
+    /// Keeps the gateway's state and cache in the Redis of a URL.
     pub fn redis_at(self, url: &str) -> Self {
         self.secret("REDIS", url).section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
     }
 
-    /// Shares the gateway's state and cache in these servers; `more` has further keys of `state.redis`, as `, a = 1`.
+    /// Keeps the gateway's state and cache in these servers. `more` has further keys of `state.redis`, as `, a = 1`.
     pub fn topology(self, topology: &super::Topology, more: &str) -> Self {
         let (form, url) = topology.form();
         let redis = format!("redis = {{ {form}{more} }}\nredis_timeout = \"1s\"");
@@ -357,7 +359,7 @@ async fn started_at(settings: &Settings, clock: Clock) -> (App, Clock, Lines) {
     (App::start(settings, surroundings).await.expect("a gateway"), clock, log)
 }
 
-/// The lines that were written so far.
+/// A log that keeps the lines that were written so far.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<u8>>>);
 

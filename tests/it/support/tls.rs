@@ -50,12 +50,12 @@ impl Authority {
         self.signed(CertificateParams::new(vec![name.to_owned()]).expect("parameters"))
     }
 
-    /// Makes a certificate that expires at the beginning of the day that is so many days away.
+    /// Makes a certificate that expires in `days` days, at the beginning of that day.
     pub fn leaf_until(&self, name: &str, days: u64) -> Leaf {
         self.leaf_of_day(name, Clock::system().wall() + Duration::from_secs(days * 86400))
     }
 
-    /// Makes a certificate that expired at the beginning of the day that is so many days ago.
+    /// Makes a certificate that expired `days` days ago, at the beginning of that day.
     pub fn expired_leaf(&self, name: &str, days: u64) -> Leaf {
         self.leaf_of_day(name, Clock::system().wall() - Duration::from_secs(days * 86400))
     }
@@ -89,7 +89,7 @@ impl Authority {
 }
 
 impl Leaf {
-    /// Writes `cert.pem` and `key.pem` into a folder, and returns the TOML of a listener with them.
+    /// Writes `cert.pem` and `key.pem` into a folder, and returns the TOML line of a listener that uses them.
     pub fn write(&self, folder: &Path, client_ca: Option<&Path>) -> String {
         let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
         std::fs::write(&cert, &self.cert_pem).expect("a file");
@@ -98,7 +98,7 @@ impl Leaf {
         format!("tls = {{ cert = {cert:?}, key = {key:?}{client_ca} }}")
     }
 
-    /// Returns the server's side with this certificate.
+    /// Returns the server side of TLS with this certificate, for the ALPN protocols `protocols`.
     pub fn acceptor(&self, protocols: &[&str]) -> TlsAcceptor {
         let config = ServerConfig::builder().with_no_client_auth();
         let mut config = config.with_single_cert(self.chain.clone(), self.key.clone_key()).expect("a server's side");
@@ -107,7 +107,8 @@ impl Leaf {
     }
 }
 
-/// Connects to 127.0.0.1, trusting one authority.
+/// Connects to an address by TLS, and expects a certificate for 127.0.0.1 from one authority. Shows the certificate
+/// `own` if there is one, and offers the ALPN protocols.
 pub async fn connect(
     to: SocketAddr,
     trusted: &Authority,

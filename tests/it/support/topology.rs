@@ -7,13 +7,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// Redis servers that share one form.
+/// Redis servers in one of the forms that the gateway supports.
 #[allow(clippy::large_enum_variant, reason = "a test has one of them")]
 pub enum Topology {
     Single(Redis),
     Sentinels(Sentinels),
     Cluster(Cluster),
-    /// Servers whose keys of `state.redis`, and the URL that is the secret `REDIS`, the test gives.
+    /// Servers for which the test gives the keys of `state.redis`, and the value of the secret `REDIS`.
     Other {
         servers: Vec<Redis>,
         keys: String,
@@ -158,7 +158,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster of so many shards, without replicas.
+    /// Starts a cluster with this number of shards, without replicas.
     pub async fn start(program: Program, shards: usize) -> Self {
         let mut nodes = Vec::new();
         for _ in 0..shards {
@@ -167,7 +167,7 @@ impl Cluster {
         let (cluster, part) = (Self { nodes, shards }, 16_384 / shards);
         for (at, node) in cluster.nodes.iter().enumerate() {
             let last = if at + 1 == shards { 16_383 } else { (at + 1) * part - 1 };
-            // Redis 6.2 has no ranges here.
+            // Redis 6.2 has no command for ranges of slots.
             let mut add = cmd("CLUSTER");
             add.arg("ADDSLOTS").arg((at * part..=last).collect::<Vec<_>>());
             node.ask::<()>(&add);
@@ -177,7 +177,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a cluster of so many shards, each with a replica.
+    /// Starts a cluster with this number of shards, each with a replica.
     pub async fn with_replicas(program: Program, shards: usize) -> Self {
         let mut cluster = Self::start(program, shards).await;
         for _ in 0..shards {
@@ -220,19 +220,19 @@ impl Cluster {
         node.ask(cmd("CLUSTER").arg("MYID"))
     }
 
-    /// Returns the number of the primary that holds the gateways' keys, once there are some.
+    /// Returns the index in `nodes` of the primary that holds the gateways' keys.
     pub fn owner(&self) -> usize {
         let owns = |node: &Redis| node.is_primary() && Self::a_key(node).is_some();
         self.nodes.iter().position(owns).expect("a node with keys")
     }
 
-    /// Returns a key of the slot of nearly all keys.
+    /// Returns the key `layout` if the node has it. Its slot has nearly all keys of the gateways.
     fn a_key(node: &Redis) -> Option<Vec<u8>> {
         node.try_ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("{iluma-gateway:*}:layout"))?.pop()
     }
 
-    /// Kills the primary that holds the gateways' keys, and waits until its replica is promoted; returns the number of
-    /// the killed node.
+    /// Kills the primary that holds the gateways' keys, and waits until its replica is promoted. Returns the index of
+    /// the killed node in `nodes`.
     pub async fn fail_over(&mut self) -> usize {
         let owner = self.owner();
         self.nodes[owner].kill();

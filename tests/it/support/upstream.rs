@@ -39,7 +39,7 @@ impl Upstream {
         .await
     }
 
-    /// Starts an upstream that answers every request by `answer`.
+    /// Starts an upstream that answers every request with the response that `answer` returns.
     pub async fn answering<F>(answer: F) -> Self
     where
         F: Fn(&Heard) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
@@ -93,7 +93,7 @@ impl Upstream {
         format!("http://{}", self.addr)
     }
 
-    /// Returns the requests in order; none for an upstream that handles connections itself.
+    /// Returns the requests in the order of arrival. The list is empty for an upstream that handles connections itself.
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.lock().expect("a record").clone()
     }

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection whose every byte the test decides, on either side.
+//! One HTTP/1.1 connection on which the test decides every byte, as client or as server.
 
 use super::{Answer, Heard, PATIENCE};
 use bytes::{Bytes, BytesMut};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A connection, with bytes that were read too early.
+/// A connection, and the bytes that were read ahead.
 #[derive(Debug)]
 pub struct Wire<S = TcpStream> {
     pub stream: S,
     buffer: BytesMut,
 }
 
-/// A message's first line, its fields, and its trailers once the body was read.
+/// The first line and the headers of a message.
 #[derive(Debug, Clone)]
 pub struct Head {
     pub line: String,
@@ -23,7 +23,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Returns a field as text; empty if it is absent.
+    /// Returns a header as text; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not text)"))
     }
@@ -44,7 +44,7 @@ impl Wire {
         Self::over(TcpStream::connect(to).await.expect("a connection"))
     }
 
-    /// Closes with a reset instead of an end.
+    /// Closes the connection with a reset instead of an orderly end.
     #[allow(deprecated, reason = "a linger of zero is the portable way to a reset, and does not block")]
     pub fn reset(self) {
         let _ = self.stream.set_linger(Some(Duration::ZERO));
@@ -56,14 +56,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, buffer: BytesMut::new() }
     }
 
-    /// Sends bytes; a peer that has closed meanwhile is noticed when its answer is read.
+    /// Sends bytes. Ignores that a peer has closed meanwhile: the test notices it when it reads the answer.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
         assert!(sent.is_ok(), "the peer takes nothing");
         let _ = self.stream.flush().await;
     }
 
-    /// Reads more bytes into the buffer; returns false at the end or a reset.
+    /// Reads more bytes into the buffer. Returns false at the end of the connection or at a reset.
     async fn more(&mut self) -> bool {
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
         matches!(read.expect("the peer sends nothing"), Ok(count) if count > 0)
@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads the next head; `None` if the peer closed before it was complete.
     ///
     /// # Panics
-    /// Panics if the bytes are not HTTP, or do not arrive in time.
+    /// Panics if the bytes do not arrive in time.
     pub async fn head(&mut self) -> Option<Head> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -176,14 +176,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads until the peer closes.
     ///
     /// # Panics
-    /// Panics if it does not close.
+    /// Panics if the peer does not close in time.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
         self.buffer.split().to_vec()
     }
 }
 
-/// Returns a JSON answer with a length.
+/// Returns the text of a JSON answer with `content-length`.
 pub fn answer(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
