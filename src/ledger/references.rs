@@ -1,7 +1,7 @@
 //! Settlements by reference in the journal.
 //!
-//! If the answer to a call is lost, no answer has named the call's record. A callback or a GET about this record
-//! settles the oldest lost call with the same account, route and prefixed reference.
+//! A call whose answer is lost has no answer that names its record. A callback or a GET about this record settles the
+//! oldest lost call with the same account, route and prefixed reference.
 //!
 //! | table | content |
 //! |---|---|

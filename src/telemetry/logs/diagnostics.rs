@@ -1,6 +1,6 @@
 //! Diagnostics on standard error as JSON lines; no caller ever waits for them.
 //!
-//! Of equal warnings within a second, the first is written and the others are counted.
+//! The first of equal warnings within a second is written, and the others are counted.
 
 use std::io::{self, Write};
 use std::panic;
