@@ -1,6 +1,7 @@
 //! Tests of the pages' links and sizes, and of the files that pages and comments cite.
 
 use super::pages::{Page, files, pages, root};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Folders to which a cited path may be relative. For example, pages and comments leave `src/` out.
@@ -144,4 +145,33 @@ fn the_index_of_the_documents_has_every_page_once() {
         let times = linked.iter().filter(|target| *target == name).count();
         assert!(name == "README.md" || times == 1, "docs/README.md links {name} {times} times");
     }
+}
+
+/// Checks that the map names each file in the paragraph of its part. The files of `cli/` are the
+/// commands.
+#[test]
+fn the_map_names_every_file() {
+    let pages = pages();
+    let text = &pages.iter().find(|page| page.name == "ARCHITECTURE.md").expect("a page").text;
+    let map = text.split("## Map").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a map");
+    // A part begins with its layer and its name: **6 `cache/`**.
+    let mut parts: BTreeMap<&str, &str> = BTreeMap::new();
+    for beginning in map.split("**").collect::<Vec<_>>().windows(3).step_by(2).map(|three| (three[1], three[2])) {
+        let name = beginning.0.split('`').nth(1).expect("a name").trim_end_matches('/').trim_end_matches(".rs");
+        parts.insert(name, beginning.1);
+    }
+    let mut missing = Vec::new();
+    for (file, _) in files("src", &[".rs"]) {
+        let path = file.strip_prefix("src/").and_then(|path| path.strip_suffix(".rs")).expect("a file of src/");
+        let (part, below) = path.split_once('/').unwrap_or((path, ""));
+        let stem = below.rsplit('/').next().unwrap_or(below);
+        let is_name =
+            |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == stem);
+        if !["main", "lib", "cli"].contains(&part)
+            && !parts.get(part).is_some_and(|text| stem.is_empty() || is_name(text))
+        {
+            missing.push(file);
+        }
+    }
+    assert!(missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
 }
