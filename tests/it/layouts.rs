@@ -82,6 +82,10 @@ async fn is_there(rig: &Rig, endpoint: &Upstream) {
     until("the owner has its callback", || endpoint.heard().len() >= 2).await;
     let delivered: Value = serde_json::from_slice(&endpoint.heard()[1].body).expect("JSON");
     assert_eq!(delivered["id"], "bknv_owned");
+    // The persons that entries name are found as well.
+    let person = r#"{"bank_code":"BCA","bank_account_number":"1234567855"}"#;
+    let receipt = rig.operator("POST", "/v1/erase").json(person).send().await;
+    assert_eq!(receipt.json()["removed"]["owners"], 1, "{}", receipt.text());
 }
 
 /// Starts an upstream that finds every bank account under one id, and an endpoint that accepts every callback.

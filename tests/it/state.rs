@@ -167,6 +167,7 @@ suite!(
     a_teams_deliveries_are_replayed_since_a_time,
     callbacks_of_our_own_are_each_delivered,
     a_person_is_erased_everywhere,
+    a_person_is_erased_from_the_entries_of_all_days,
     what_is_erased_while_it_is_asked_is_not_stored_again,
     what_is_old_is_swept,
     urls_are_the_teams_own,
@@ -627,6 +628,24 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     state.receive(Callback { id: "nobody".into(), ..tagged }).await.unwrap();
     state.settle(&state.waiting(1, LEASE).await.unwrap()[0], FanOutDecision::Unowned, &ROOM).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
+}
+
+async fn a_person_is_erased_from_the_entries_of_all_days(engine: Engine) {
+    let state = &engine.state;
+    let about = |id| Owning { tags: vec![person(7)], asked: engine.clock.wall(), ..owning(id, "lending", "a") };
+    for id in ["1", "2", "3"] {
+        state.own(about(id)).await.unwrap();
+        // A later request about the same record names the person again.
+        engine.clock.advance(DAY);
+        state.own(about(id)).await.unwrap();
+        engine.clock.advance(5 * DAY);
+    }
+    state.own(owning("4", "lending", "a")).await.unwrap();
+    assert_eq!(state.erase(&[person(7)]).await.unwrap(), Erased { owners: 3, ..Erased::default() });
+    for (id, reference) in [("1", None), ("2", None), ("3", None), ("4", quoted("a"))] {
+        assert_eq!(state.owners(&live(), id).await.unwrap()[0].reference, reference, "{id}");
+    }
+    assert_eq!(state.erase(&[person(7)]).await.unwrap(), Erased::default());
 }
 
 async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {

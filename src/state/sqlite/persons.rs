@@ -8,6 +8,12 @@ use crate::iluma::person::Tag;
 use rusqlite::{Connection, params};
 use std::collections::HashSet;
 
+/// The days of `persons_by_day`, found with one step in its key for each day.
+const DAYS: &str = "WITH RECURSIVE days (day) AS (SELECT min(day) FROM persons_by_day
+    UNION ALL SELECT (SELECT min(day) FROM persons_by_day WHERE day > days.day) FROM days WHERE day IS NOT NULL)";
+/// The rows of one person on all days.
+const OF_PERSON: &str = "day IN (SELECT day FROM days) AND person = ?1";
+
 impl Sqlite {
     pub(in super::super) async fn erase(&self, tags: &[Tag]) -> Result<Erased, StateError> {
         let (persons, now) = (self.persons(tags), self.now());
@@ -15,12 +21,13 @@ impl Sqlite {
             let mut erased = Erased::default();
             for person in &persons {
                 db.execute("INSERT OR REPLACE INTO erased (person, at) VALUES (?1, ?2)", params![person, now])?;
-                let mut find = db.prepare_cached("SELECT record FROM persons WHERE person = ?1")?;
-                let records = find.query_map([person], |row| row.get::<_, Record>(0))?;
+                let mut find =
+                    db.prepare_cached(&format!("{DAYS} SELECT DISTINCT record FROM persons_by_day WHERE {OF_PERSON}"))?;
+                let records = find.query_map([stored(person)], |row| row.get::<_, Record>(0))?;
                 for record in records.collect::<rusqlite::Result<Vec<_>>>()? {
                     erase_record(db, &record, &mut erased)?;
                 }
-                db.execute("DELETE FROM persons WHERE person = ?1", [person])?;
+                db.execute(&format!("{DAYS} DELETE FROM persons_by_day WHERE {OF_PERSON}"), [stored(person)])?;
             }
             Ok(erased)
         });
@@ -50,11 +57,23 @@ pub(super) fn erased_since(db: &Connection, persons: &[[u8; 32]], time: i64) -> 
     Ok(found.contains(&true))
 }
 
+/// Notes that a record names these persons. `now` is in milliseconds since 1970.
 pub(super) fn note_persons(db: &Connection, persons: &[[u8; 32]], record: &Record, now: i64) -> rusqlite::Result<()> {
-    let mut note = db.prepare_cached(
-        "INSERT INTO persons (person, record, at) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET at = excluded.at",
-    )?;
-    persons.iter().try_for_each(|person| note.execute(params![person, record, now]).map(|_| ()))
+    let mut note =
+        db.prepare_cached("INSERT OR IGNORE INTO persons_by_day (day, person, record) VALUES (?1, ?2, ?3)")?;
+    let day = day(now);
+    persons.iter().try_for_each(|person| note.execute(params![day, stored(person), record]).map(|_| ()))
+}
+
+/// Returns the day of a time in milliseconds since 1970, in days since 1970.
+pub(super) const fn day(time: i64) -> i64 {
+    time.div_euclid(86_400_000)
+}
+
+/// Returns the part of a person's hash that `persons_by_day` has. Two persons have the same part with a probability of
+/// 2^-128.
+fn stored(person: &[u8; 32]) -> &[u8] {
+    &person[..16]
 }
 
 fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqlite::Result<()> {

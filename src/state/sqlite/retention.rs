@@ -5,6 +5,7 @@ use super::super::idempotency::KEPT;
 use super::super::model::{EARLY, LATE};
 use super::super::times::length;
 use super::engine::Sqlite;
+use super::persons::day;
 use rusqlite::params;
 use std::time::Duration;
 
@@ -50,8 +51,9 @@ impl Sqlite {
                 owners,
             )?;
             run(
-                "DELETE FROM persons WHERE (person, record) IN (SELECT person, record FROM persons WHERE at < ?1 LIMIT ?2)",
-                persons,
+                "DELETE FROM persons_by_day WHERE (day, person, record) IN
+                 (SELECT day, person, record FROM persons_by_day WHERE day < ?1 LIMIT ?2)",
+                day(persons),
             )?;
             run(&delete("claims", "name", "at < ?1"), claims)?;
             run(&delete("sessions", "name", "ends < ?1"), now)?;
