@@ -1,7 +1,7 @@
 //! Statistics: requests, their cost, and the concurrency.
 //!
-//! Invariants: routes come from the table; keys appear as labels, and at most [`MAX_KEYS`] of them are counted
-//! separately.
+//! Invariants: only routes of the table are counted; a key is shown by its class and a short hash, never in clear; at
+//! most [`MAX_KEYS`] keys are counted separately.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;

@@ -64,13 +64,6 @@ impl<T: Clone> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> Leader<T> {
-    /// Returns a follower of this leader. The request that leads uses it to wait for the answer while a task makes the
-    /// call.
-    #[must_use]
-    pub fn waiter(&self) -> Follower<T> {
-        Follower(self.answer.subscribe())
-    }
-
     /// Gives the answer to all followers, and ends the flight.
     pub fn land(self, answer: T) {
         self.answer.send_replace(Some(answer));
@@ -125,9 +118,9 @@ mod tests {
         let (flights, key) = (SingleFlight::new(), a_key(b"a"));
         let first = leader(&flights, &key);
         let _other = leader(&flights, &a_key(b"b"));
-        let (own, second, third) = (first.waiter(), waiter(&flights, &key), waiter(&flights, &key));
+        let (second, third) = (waiter(&flights, &key), waiter(&flights, &key));
         first.land(7);
-        assert_eq!((own.landed().await, second.landed().await, third.landed().await), (Some(7), Some(7), Some(7)));
+        assert_eq!((second.landed().await, third.landed().await), (Some(7), Some(7)));
         let _again = leader(&flights, &key);
     }
 

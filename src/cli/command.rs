@@ -70,10 +70,11 @@ enum Command {
     Usage(usage::Args),
     /// Copy the state of a gateway to a new file, also while it serves; the cache is not copied.
     Backup(backup::BackupArgs),
-    /// Restore a copy of the state, and repeat all later erasures. The gateway must not run.
+    /// Restore a copy of the state, and repeat the erasures that the replaced state and --erasures have. The gateway must
+    /// not run.
     ///
-    /// The replaced state is set aside. Stored answers are not used any more, and keys that were made by the API are
-    /// dropped.
+    /// The replaced state is set aside. Stored answers are not used any more, browser sessions end, and keys that were
+    /// made by the API are dropped, unless --keep-keys is given.
     Restore(backup::RestoreArgs),
     /// Run a simulated Iluma to develop and test against.
     Simulate(Box<simulate::Args>),

@@ -16,7 +16,7 @@ pub struct Args {
     /// Make a key for this team
     #[arg(long, value_name = "NAME")]
     tenant: Option<TenantName>,
-    /// Make 64 hex digits for the root key or an encryption key
+    /// Make 64 hex digits for the root key, an encryption key or a token
     #[arg(long)]
     secret: bool,
 }

@@ -10,7 +10,9 @@ use crate::iluma::routes::{ACCOUNT_WORDS, CollectionPlace, CustomRoute, Kind, OW
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// Reads a tenant's `routes`: the rows in the list, the rows that these include, and the rows that are always allowed.
+/// Reads a tenant's `routes`. Returns the rows that the list names, the rows that are allowed together with them
+/// (`RouteSpec::includes`), and the rows that every tenant may use. Returns `None` if the list has a fault, which is
+/// recorded.
 pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
     let named = list.each(0..=RouteName::COUNT, |entry| {
         let route = known_route(entry)?;

@@ -234,9 +234,9 @@ pub struct Upstream {
 pub enum UnknownRoutes {
     /// POSTs are forwarded, and everything else is refused.
     Post,
-    /// Everything is forwarded.
+    /// Every request to such a path is forwarded.
     Forward,
-    /// Everything is refused.
+    /// Every request to such a path is refused.
     Deny,
 }
 

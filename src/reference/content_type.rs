@@ -56,6 +56,10 @@ impl Kind {
         if types.next().is_some() {
             return Err(BodyError::UnknownType);
         }
+        // Most clients send exactly this.
+        if value == "application/json" {
+            return Ok((Self::Json, Charset::Utf8));
+        }
         let essence = essence(value);
         if essence.eq_ignore_ascii_case(b"multipart/form-data") {
             let boundary = Boundary::of(value.as_bytes()).ok_or(BodyError::Malformed)?;

@@ -157,9 +157,9 @@ impl Record {
         &self.body
     }
 
-    /// Returns the body for the team whose prefix the record's reference has. The prefix is removed from the reference.
-    /// If no text follows the prefix, the whole reference is removed. A record without a known team's prefix is
-    /// unchanged.
+    /// Returns the body without the prefix in the record's reference, as the team of that prefix sees it. If the
+    /// reference is only the prefix, the whole reference is removed. If the reference has no known team's prefix,
+    /// returns the body unchanged.
     #[must_use]
     pub fn own(&self) -> Bytes {
         match &self.prefixed_by {

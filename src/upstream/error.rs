@@ -1,34 +1,35 @@
 //! Errors of a call to Iluma that has no whole answer.
 
-/// The error of a call without a whole answer: the outcome of the request, as far as it is known.
+/// The error of a call without a whole answer: the outcome of the request, as far as it is known. The status at the end
+/// of each comment is the one that the team gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// No connection could be made: nothing was sent. The answer is a 503.
+    /// No connection could be made: nothing was sent. The status is 503.
     #[error("Iluma cannot be reached; nothing was sent. Try again.")]
     Unreachable,
     /// Iluma proved that it processed nothing of the request, and the request could not be sent again here. The proof
-    /// is REFUSED_STREAM, or a GOAWAY with a lower stream id (RFC 9113, sections 6.8 and 8.7). The answer is a 503.
+    /// is REFUSED_STREAM, or a GOAWAY with a lower stream id (RFC 9113, sections 6.8 and 8.7). The status is 503.
     #[error("Iluma refused the request before processing any of it; it was not charged. Try again.")]
     NotProcessed,
-    /// The request was sent, and no answer came in time: its outcome is unknown. The answer is a 504.
+    /// The request was sent, and no answer came in time: its outcome is unknown. The status is 504.
     #[error("Iluma did not answer in time; whether Iluma acted on the request is unknown")]
     TimedOut,
-    /// The request was sent, and the connection broke before the answer: its outcome is unknown. The answer is a 504.
+    /// The request was sent, and the connection broke before the answer: its outcome is unknown. The status is 504.
     #[error("Iluma closed the connection without an answer; whether Iluma acted on the request is unknown")]
     Broken,
-    /// The request was sent, and the answer is not HTTP, or not in the encoding that it names. The answer is a 504.
+    /// The request was sent, and the answer is not HTTP, or not in the encoding that it names. The status is 504.
     #[error("Iluma's answer cannot be understood; whether Iluma acted on the request is unknown")]
     Garbled,
-    /// The request was sent, and its answer ended early. The answer is a 504.
+    /// The request was sent, and its answer ended early. The status is 504.
     #[error("Iluma's answer was cut off; whether Iluma acted on the request is unknown")]
     Truncated,
-    /// The request was sent, and its answer exceeds the bound. The answer is a 504.
+    /// The request was sent, and Iluma's answer, which is read whole, has more than 8 MiB. The status is 504.
     #[error("Iluma's answer is too large to be read; whether Iluma acted on the request is unknown")]
     TooLarge,
-    /// The client stopped sending its body: Iluma received a part of it, without an end. The answer is a 408.
+    /// The client stopped sending its body: Iluma received a part of it, without an end. The status is 408.
     #[error("the request body did not arrive in time")]
     ClientTooSlow,
-    /// The client's body was cut off: Iluma received a part of it, without an end. The answer is a 400, which the
+    /// The client's body was cut off: Iluma received a part of it, without an end. The status is 400, which the
     /// client probably does not read.
     #[error("the request body was cut off")]
     ClientCutOff,

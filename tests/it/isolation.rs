@@ -1,4 +1,5 @@
-//! Tests that no team sees another team's record or influences its answer, however it spells a request.
+//! Tests that no team sees another team's record, however the path of the request is spelled, and that no team's headers
+//! change an answer that other teams get.
 
 use crate::support::{Rig, RigBuilder, Upstream, ask};
 use bytes::Bytes;

@@ -160,8 +160,8 @@ async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
     }
 }
 
-/// Checks that no header and no body makes the answers about another team's id and a missing id differ. They are not
-/// read before the owner is known.
+/// Checks that a team can't distinguish another team's id from a missing id by the answer, whatever headers or body the
+/// team sends. A header may change both answers in the same way.
 #[tokio::test]
 async fn no_directive_and_no_body_tells_another_teams_id_from_a_missing_one() {
     let rig = quick().start().await;

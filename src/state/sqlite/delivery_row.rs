@@ -75,8 +75,9 @@ pub(super) fn again(db: &Connection, id: DeliveryId, at: i64) -> rusqlite::Resul
     db.prepare_cached("UPDATE deliveries SET due = ?2 WHERE id = ?1 AND standing = 0")?.execute(params![id.0, at])
 }
 
-/// Ends a queued delivery in the status `standing`. If the delivery is about an erased person, its content is removed
-/// instead. Returns the number of changed rows: 0 if the delivery is not queued. `now` is in milliseconds since 1970.
+/// Ends a queued delivery: gives it the new status `standing`, and the time `now`, in milliseconds since 1970, as its
+/// end. A delivery about an erased person loses its content, and gets status 3 in place of `standing`. Returns the
+/// number of changed rows: 0 if the delivery is not queued.
 pub(super) fn end(db: &Connection, id: DeliveryId, standing: StoredStatus, now: i64) -> rusqlite::Result<usize> {
     db.prepare_cached(
         "UPDATE deliveries SET standing = iif(fleeting, 3, ?2), content = iif(fleeting, NULL, content), due = ?3
