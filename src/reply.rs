@@ -12,6 +12,7 @@ pub use key_conflict::KeyConflict;
 pub use reason::Reason;
 
 use crate::base::host::HostError;
+use crate::base::retry_after::whole_seconds;
 use crate::callback::{OrderError, SettingError};
 use crate::config::Limit;
 use crate::iluma::callback_url::UrlError;
@@ -102,7 +103,7 @@ pub enum Rejection {
     #[error(transparent)]
     Call(#[from] CallError),
     /// The circuit is open because Iluma fails. The client should wait for this time before it tries again.
-    #[error("circuit open: Iluma is failing; nothing was sent, try again in {} s", whole_seconds(*.0))]
+    #[error("circuit open: Iluma is failing; nothing was sent, try again in {} s", retry_seconds(*.0))]
     CircuitOpen(Duration),
     /// The call's intent could not be written to the ledger. A call without an intent is not sent.
     #[error("the call journal is not writable, so nothing was sent; try again later")]
@@ -315,10 +316,10 @@ impl Rejection {
         headers.insert(GATEWAY_ERROR, HeaderValue::from_static(reason.into_str()));
         match self {
             Self::Refused(Refusal::Exceeded { retry_after, .. } | Refusal::BackingOff { retry_after }) => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
+                headers.insert(RETRY_AFTER, HeaderValue::from(retry_seconds(retry_after)));
             }
             Self::CircuitOpen(wait) | Self::TooManyFailures(wait) => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+                headers.insert(RETRY_AFTER, HeaderValue::from(retry_seconds(wait)));
             }
             Self::Refused(Refusal::Overloaded)
             | Self::Body(BodyError::NoRoom)
@@ -381,9 +382,9 @@ fn instead_of_upstreams(status: StatusCode, message: &str, reason: Reason) -> Re
     response
 }
 
-/// Rounds up to whole seconds, at least one: a client that comes back earlier is refused again.
-fn whole_seconds(duration: Duration) -> u64 {
-    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+/// Returns the seconds in `Retry-After`: whole seconds, at least one.
+fn retry_seconds(wait: Duration) -> u64 {
+    whole_seconds(wait).max(1)
 }
 
 /// The body of a reply.

@@ -63,8 +63,7 @@ impl Calendar {
         self.0.to_timestamp(day.0.to_datetime(jiff::civil::Time::midnight())).map_or(0, jiff::Timestamp::as_second)
     }
 
-    /// Returns the duration from `time` until `day` begins, at least a second. After a shorter wait a client could
-    /// retry before the day begins.
+    /// Returns the duration from `time` until `day` begins, at least a second: no client is asked to come back at once.
     fn until(&self, time: SystemTime, day: Day) -> Duration {
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.begin(day)).unwrap_or(0));
         begin.duration_since(time).unwrap_or_default().max(Duration::from_secs(1))

@@ -93,7 +93,8 @@ impl KeyFilter {
         }
     }
 
-    /// Forgets all keys, because the file may differ from what was counted.
+    /// Starts the filter from nothing: every key may be in the file until its keys are counted again. This is needed
+    /// after changes that the filter has counted, and that the file may have lost.
     pub(super) fn reset(&self) {
         let mut counted = self.0.lock();
         counted.counters.fill(0);

@@ -1,5 +1,6 @@
 //! The report on how the cache handled a request, for the header `cache-status` (RFC 9211).
 
+use crate::base::retry_after::whole_seconds;
 use bytes::Bytes;
 use http::HeaderValue;
 use std::time::Duration;
@@ -46,6 +47,7 @@ impl Report {
             Self::Hit { ttl } => {
                 let mut value = Vec::with_capacity(40);
                 value.extend_from_slice(b"iluma-gateway; hit; ttl=");
+                // `age` is rounded down, so that `age` and `ttl` together are the lifetime.
                 value.extend_from_slice(itoa::Buffer::new().format(whole_seconds(ttl)).as_bytes());
                 HeaderValue::from_maybe_shared(Bytes::from(value))
                     .unwrap_or(HeaderValue::from_static("iluma-gateway; hit"))
@@ -63,11 +65,6 @@ impl Report {
                 .unwrap_or(HeaderValue::from_static("iluma-gateway; fwd=bypass")),
         }
     }
-}
-
-/// Returns whole seconds, rounded up. The header `age` is rounded down, so `age` and `ttl` together are the lifetime.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

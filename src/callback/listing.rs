@@ -53,10 +53,11 @@ impl Callbacks {
         Ok(json!({ "callbacks": entries, "next": next, "paused": paused }))
     }
 
-    /// Shows one callback with its stored attempts. `own` is the requesting team, or `None` for an operator.
+    /// Shows one delivery, or one unowned callback, with its stored attempts. `own` is the requesting team, or `None` for
+    /// an operator.
     ///
     /// # Errors
-    /// Returns an error if no callback has this id, if the callback is another team's, or if state can't be read.
+    /// Returns an error if nothing has this id, if `own` is a team that does not own it, or if state can't be read.
     pub async fn show(&self, id: &str, own: Option<&TenantName>) -> Result<Value, OrderError> {
         let id: DeliveryId = id.parse().map_err(|_| OrderError::NotFound)?;
         let found = self.state.find(id).await?.ok_or(OrderError::NotFound)?;

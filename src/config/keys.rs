@@ -11,8 +11,9 @@ use toml::Value;
 /// The longest note of a key, in characters.
 const MAX_NOTE: usize = 200;
 
-/// Reads one member of the list `key_sha256`. `seen` has the hashes of all teams' keys that were read before, each with
-/// its path in the configuration.
+/// Reads one member of the list `key_sha256`. Returns `None` if it has a fault, which is recorded. `seen` maps the hash
+/// of each key that was read before, of any team, to its path in the configuration. A hash that is in `seen` already is
+/// a fault; a new one is added.
 pub(super) fn file_key(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<FileKey> {
     if !entry.value().is_table() {
         return Some(FileKey { sha256: hash(entry, entry.path(), seen)?, expires: None, note: None });

@@ -1,7 +1,8 @@
 //! The handler of a GET of one bank request by its id.
 //!
 //! A final answer is cached. It replaces the answer "pending" that the cache has for the bank request. While the bank
-//! request is pending, Iluma is polled at most once a second.
+//! request is pending, Iluma is polled at most once a second for its owners, unless a request asks for a call of its
+//! own.
 
 use super::call_reference::CallReference;
 use super::exchange::Exchange;

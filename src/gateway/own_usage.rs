@@ -4,6 +4,7 @@ use super::allowance::Allowance;
 use super::exchange::Exchange;
 use super::replies::of_parts;
 use crate::base::calendar::Day;
+use crate::base::retry_after::whole_seconds;
 use crate::config::Limit;
 use crate::ledger::{Columns, Counts, Row, Selection, Statement, csv};
 use crate::limit::QuotaState;
@@ -155,7 +156,7 @@ impl Quota {
         let QuotaState { limit, used, quota, resets_in } = state;
         let quota = quota?;
         let (name, remaining) = (limit.as_str(), quota.saturating_sub(used));
-        Some(Self { name, used, limit: quota, remaining, resets_in_seconds: resets_in.as_secs() })
+        Some(Self { name, used, limit: quota, remaining, resets_in_seconds: whole_seconds(resets_in) })
     }
 }
 
@@ -185,6 +186,16 @@ impl Period {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_client_that_waits_for_the_shown_seconds_does_not_come_too_early() {
+        for (millis, seconds) in [(1900, 2), (1000, 1), (1, 1)] {
+            let resets_in = Duration::from_millis(millis);
+            let state = QuotaState { limit: Limit::QuotaDay, used: 9, quota: Some(9), resets_in };
+            assert_eq!(Quota::new(state).unwrap().resets_in_seconds, seconds, "{millis} ms");
+        }
+    }
 
     #[test]
     fn the_days_are_those_of_this_month_unless_the_query_names_others() {

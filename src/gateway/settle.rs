@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The longest wait for Redis while a callback's pending cache entry is looked up. It may be long, because no request
-/// waits.
+/// The longest wait for Redis when a callback has arrived, to find the cache slot of the pending request that the
+/// callback answers. The wait may be long, because no request waits for it.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Gateway {

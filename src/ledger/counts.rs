@@ -29,7 +29,8 @@ impl Row {
     }
 }
 
-/// The numbers of a team on a route on a day.
+/// The figures of the ledger: requests, calls by outcome, requests without a call of their own, and rupiah. They are of
+/// one team, route and day, or a sum of such figures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// Requests of the team, whatever their result.

@@ -7,6 +7,7 @@
 //! - A refusal lists its limit first, with 0 remaining.
 
 use super::refusal::Refusal;
+use crate::base::retry_after::whole_seconds;
 use crate::config::Limit;
 use arc_swap::ArcSwapOption;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -105,11 +106,6 @@ pub(super) fn fields(items: &[Item]) -> Option<RateLimitFields> {
         return None;
     }
     Some(RateLimitFields { policy: HeaderValue::try_from(policy).ok()?, limit: HeaderValue::try_from(limit).ok()? })
-}
-
-/// Rounds up to whole seconds: a client that comes back earlier is refused again.
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

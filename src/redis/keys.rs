@@ -313,7 +313,8 @@ impl KeySpace {
         RedisKey(name)
     }
 
-    /// Returns true for the key of a copy of a cache entry.
+    /// Returns true if `key`, the key of a cache entry or of an entry's copy, is the key of a copy. A copy outlives its
+    /// entry, and is served while Iluma fails.
     #[must_use]
     pub fn is_cache_copy(key: &[u8]) -> bool {
         key.ends_with(COPY)

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// The lease of an identity. An incarnation that stops its heartbeats loses the identity after this time.
 pub const IDENTITY_LEASE: Duration = Duration::from_secs(5);
-/// The interval of heartbeats. Four in a row may be lost before the lease ends.
+/// The pause between heartbeats. The lease outlasts three lost heartbeats in a row, if each fails at once.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The interval of attempts to take an identity that another incarnation still holds.
 const RETRY: Duration = Duration::from_millis(200);

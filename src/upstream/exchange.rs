@@ -128,7 +128,8 @@ fn finish(
     Err(Failed { outcome, request })
 }
 
-/// Checks the framing of an answer, so that it can be passed on.
+/// Makes an answer fit to be passed on: removes a `content-length` that `transfer-encoding` overrides. Returns an error
+/// for a status from 100 to 199.
 fn checked(mut response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
     // A status from 100 to 199 is no final answer; 101 was not requested.
     if response.status().is_informational() {

@@ -124,8 +124,8 @@ async fn in_a_cluster_a_promotion_is_followed_within_5_s() {
     assert!(written(&all.nodes[all.owner()]), "to the new owner");
 }
 
-/// Checks that a command about a key in another slot goes to the node of this slot. The gateway has one such key, by
-/// which it notices a wrong root key.
+/// Checks that a command about the root key's sentinel reaches the cluster node that has it. The sentinel is the only key
+/// whose hash slot may differ from the slot of all other keys of the gateway.
 #[tokio::test]
 async fn in_a_cluster_a_command_about_a_key_in_another_slot_goes_to_its_node() {
     let all = Topology::Cluster(Cluster::start(Program::Redis, 3).await);

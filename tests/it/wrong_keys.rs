@@ -132,7 +132,8 @@ fn request(client: Ipv4Addr, key: &str) -> String {
     )
 }
 
-/// Sends a first part, which fills the table of addresses. Then sends the rest, and checks that it takes little memory.
+/// Sends a first part, after which the table has all addresses. Then sends the rest from the same addresses, and checks
+/// that the gateway's memory hardly grows, that no valid key is refused, and that every wrong key is counted.
 async fn flood(first: Flood, rest: Flood) {
     let text =
         Folder::text("http://127.0.0.1:9").replace("[server]\n", "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n");

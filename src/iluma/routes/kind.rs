@@ -8,7 +8,8 @@ use http::Method;
 pub enum Kind {
     /// Reads the body of a request and answers it from the cache if possible.
     CachedRequest(Subject),
-    /// Answers with a record by its id. A final answer is cached; a pending record is polled at most once a second.
+    /// Answers with a record by its id. A final answer is cached. For its owners a pending record is polled at most
+    /// once a second, unless a request asks for a call of its own.
     CachedRecord(Subject),
     /// Answers with a public list, cached for every tenant of an account.
     PublicList(Subject),
