@@ -12,7 +12,7 @@ use super::lease::{self, ClaimAnswer, Lease, Returned, Returns};
 use super::membership::{CacheMembership, Follow, NodeIdentity};
 use super::memory::Memory;
 use super::policy;
-use super::purge::{self, Removed};
+use super::purge::{self, Removed, without_redis};
 use super::redis_cache::{Counts, RedisCache};
 use super::slot::{Awaited, CacheCandidate, CacheSlot, Hit};
 use super::wire;
@@ -38,11 +38,6 @@ const PENDING_IN_MEMORY: Duration = Duration::from_secs(5);
 /// The largest number of pending requests whose slots are remembered: 50 calls a second that all stay pending for 10
 /// minutes.
 const MOST_PENDING: u64 = 30_000;
-
-/// Returns the names of the stores that an order can't reach while Redis is out.
-fn without_redis() -> Vec<String> {
-    vec!["redis".to_owned(), "the memory of the other nodes".to_owned()]
-}
 
 /// The cache: stored answers in memory (L1), and on a second level (L2) on disk or in Redis.
 #[derive(Debug)]

@@ -21,6 +21,11 @@ const MOST_CHANGES: usize = 10_000;
 /// stored if its call began before the erasure. Every call ends long before the tombstone.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
 
+/// Returns the names of the stores that an order can't reach while Redis is out.
+pub(super) fn without_redis() -> Vec<String> {
+    vec!["redis".to_owned(), "the memory of the other nodes".to_owned()]
+}
+
 /// The outcome of a purge, an erasure or a count. For a count, the numbers are those of the entries that would be
 /// removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

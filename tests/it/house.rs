@@ -373,6 +373,23 @@ fn the_first_line_of_a_file_says_what_it_is_for() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+/// Checks that a file has less than 500 lines before its tests.
+#[test]
+fn files_are_short() {
+    let mut lengths: BTreeMap<String, usize> = BTreeMap::new();
+    let mut tests = BTreeSet::new();
+    for (file, _, line) in written(&["rs"]).into_iter().filter(|(file, ..)| file.contains("src/")) {
+        if line == "#[cfg(test)]" {
+            tests.insert(file.clone());
+        }
+        if !tests.contains(&file) {
+            *lengths.entry(file).or_default() += 1;
+        }
+    }
+    lengths.retain(|_, lines| *lines >= 500);
+    assert!(lengths.is_empty(), "{lengths:#?}");
+}
+
 #[test]
 fn a_section_about_errors_says_what_is_returned() {
     let mut faults = Vec::new();
