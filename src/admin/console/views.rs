@@ -201,7 +201,8 @@ const PERSON: [(&str, &[Field]); 3] = [
 
 pub(super) fn erasure(reader: &Reader<'_>) -> Markup {
     let form = html! {
-        p { "Give what identifies the person; one of the three groups is enough. Nothing of it is kept, shown or logged." }
+        p { "Give what identifies the person; one of the three groups is enough. Everything that has any one of the values is erased, \
+             so a name also erases other persons of that name. The values are not kept, shown or logged." }
         form id="erase" autocomplete="off" {
             @for (legend, fields) in PERSON {
                 fieldset {
